@@ -1,0 +1,1 @@
+"""The venue: contracts, accounts and their arithmetic, pure and deterministic."""

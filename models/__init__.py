@@ -1,0 +1,1 @@
+"""Labels, training, calibration, evaluation, export and the bundle that scoring loads."""

@@ -1,0 +1,1 @@
+"""Scoring, margin suggestions and the service; ONNX Runtime, numpy, numba and the web stack only."""
