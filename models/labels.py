@@ -94,7 +94,8 @@ def decision_times(
         raise ValueError(f"every_us and horizon_us must be positive, got {every_us} and {horizon_us}")
     first_us, last_us = within
     if observations_us is None:
-        begin_us = max(first_us, first_us + -(-(start_us - first_us) // every_us) * every_us)
+        steps_before_start = max(0, -((first_us - start_us) // every_us))
+        begin_us = first_us + steps_before_start * every_us
         time_us = np.arange(begin_us, min(last_us, end_us - horizon_us) + 1, every_us, dtype=np.int64)
         return DecisionTimes(time_us, time_us + horizon_us)
 
@@ -121,12 +122,12 @@ def _next_event(
     The position is -1 where the account has no later event.
     """
     order = np.lexsort((event_time_us, event_account))
-    account, time_us = event_account[order], event_time_us[order]
+    account, time_us = event_account[order].astype(np.int64), event_time_us[order]
     # Times become ranks, so that (account, time) packs into one integer without overflow.
     ranks = np.unique(time_us)
     stride = len(ranks) + 1
     packed = account * stride + np.searchsorted(ranks, time_us)
-    wanted = row_account * stride + np.searchsorted(ranks, row_time_us, side="right")
+    wanted = row_account.astype(np.int64) * stride + np.searchsorted(ranks, row_time_us, side="right")
     position = np.searchsorted(packed, wanted, side="left")
     owner = np.append(account, -1)[position]
     return np.where(owner == row_account, position, -1), order
@@ -148,7 +149,7 @@ def labels(
     event_account: I64,
     event_time_us: I64,
 ) -> Flags:
-    """Whether the row's account has an event in (T, U], U being the row's label end."""
+    """Whether the row's account has an event in (T, U], U being the row's label end (never NO_LABEL_END)."""
     return next_event_us(row_time_us, row_account, event_account, event_time_us) <= row_label_end_us
 
 
@@ -184,8 +185,10 @@ def purged_folds(time_us: I64, label_end_us: I64, folds: int) -> list[Fold]:
     label end is not after the first time of the block, so what it learnt from was known by then. A fold
     with nothing left to train on (a block shorter than the horizon) is left out.
 
-    Raises ValueError where there are fewer days than blocks.
+    Raises ValueError where there are fewer days than blocks, or a label end is not after its time.
     """
+    if (label_end_us <= time_us).any():
+        raise ValueError("every row needs a label end after its time")
     day = np.asarray(time_us, np.int64) // DAY_US
     days = np.unique(day)
     if folds < 1 or len(days) < folds + 1:
@@ -195,7 +198,7 @@ def purged_folds(time_us: I64, label_end_us: I64, folds: int) -> list[Fold]:
     for block in range(1, folds + 1):
         chosen = (day >= days[bounds[block]]) & (day <= days[bounds[block + 1] - 1])
         first_us = time_us[chosen].min()
-        training = np.flatnonzero((time_us < first_us) & (label_end_us <= first_us))
+        training = np.flatnonzero(label_end_us <= first_us)
         if len(training):
             result.append(Fold(training, np.flatnonzero(chosen)))
     return result
