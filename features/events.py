@@ -25,7 +25,9 @@ ACCOUNT = 8  # key account, sub owner: opened_time_us, isolated (0 or 1)
 TRANSFER = 9  # key account: amount_usd
 FILL = 10  # key account, sub market: quantity, price, fee_usd, kind (index into FILL_KINDS)
 RATE = 11  # key account: initial_margin_rate, maintenance_margin_rate
-SNAPSHOT = 12  # key account: equity_usd, collateral_usd, initial_margin_usd, maintenance_margin_usd, open_orders
+SNAPSHOT = (
+    12  # key account: equity_usd, collateral_usd, initial_margin_usd, maintenance_margin_usd, open_orders
+)
 POSITION = 13  # key account, sub market: quantity, entry_price, quote_usd, isolated_collateral_usd
 BALANCE = 14  # key account, sub asset: amount
 OBSERVED = 15  # nothing: the whole population was looked at

@@ -1,0 +1,330 @@
+"""How events change the state: the one definition for history and for the live service.
+
+After a snapshot equity moves with the marks and with funding only, so an account needs one number
+beside its positions and balances: `cash`, what is left of the venue's own equity figure once positions
+at mark and balances at price are taken out. Fills, funding and transfers then add to it exactly.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.account import quote_leg_usd
+from exchange.compiled import compiled
+from exchange.contracts import tier_deduction_usd
+from features.depth import MAX_LEVELS
+from features.events import (
+    ACCOUNT,
+    ASSET,
+    ASSET_PRICE,
+    BALANCE,
+    BAR,
+    BOOK,
+    FILL,
+    FUNDING,
+    LEVEL,
+    MARKET,
+    OBSERVED,
+    POSITION,
+    RATE,
+    SNAPSHOT,
+    TIER,
+    TRANSFER,
+    EventBatch,
+)
+from features.state import FREE_BALANCE, FREE_POSITION, NOW, USED_BALANCES, USED_POSITIONS, State
+from features.state import OBSERVED as OBSERVED_AT
+from features.volatility import observe_price
+
+
+@compiled
+def advance_all(state: State, events: EventBatch, start: int, until_us: int) -> int:
+    """Apply events from row `start` while their time is at most `until_us`; the row to go on from."""
+    row = start
+    while row < len(events.kind) and events.time_us[row] <= until_us:
+        advance(
+            state, events.kind[row], events.time_us[row], events.key[row], events.sub[row], events.values[row]
+        )
+        row += 1
+    return row
+
+
+@compiled
+def advance(
+    state: State, kind: int, time_us: int, key: int, sub: int, value: npt.NDArray[np.float64]
+) -> None:
+    """Apply one event, in place; `value` as `features.events` says for its kind.
+
+    Pool slots for a new position or balance must be free, and ids within the tables: the caller sees to it.
+    """
+    state.clock[NOW] = max(state.clock[NOW], time_us)
+    if kind == FILL:
+        _fill(state, key, sub, value[0], value[1], value[2])
+        state.account[key].changed = time_us
+    elif kind == BAR:
+        _bar(state, key, time_us, value)
+    elif kind == TRANSFER:
+        state.account[key].cash += value[0]
+        state.account[key].changed = time_us
+    elif kind == FUNDING:
+        market = state.market[key]
+        market.funding_rate = value[0]
+        if not math.isnan(market.mark):  # nobody can hold what never had a mark
+            market.funding_paid += market.mark * value[0]
+    elif kind == SNAPSHOT:
+        _clear(state, key)
+        account = state.account[key]
+        account.cash = value[0]
+        account.open_orders = value[4]
+        account.changed = time_us
+    elif kind == POSITION:
+        _place(state, key, sub, value)
+    elif kind == BALANCE:
+        _deposit_asset(state, key, sub, value[0])
+    elif kind == BOOK:
+        market = state.market[key]
+        market.best_bid = value[0]
+        market.best_ask = value[1]
+        market.book_time = time_us
+        market.level_count = 0
+    elif kind == LEVEL:
+        _level(state, key, value)
+    elif kind == ASSET_PRICE:
+        _asset_price(state, key, time_us, value[0])
+    elif kind == RATE:
+        state.account[key].initial_in_force = value[0]
+        state.account[key].maintenance_in_force = value[1]
+    elif kind == ACCOUNT:
+        account = state.account[key]
+        account.owner = sub
+        account.opened = np.int64(value[0])
+        account.isolated = np.int32(value[1])
+    elif kind == MARKET:
+        market = state.market[key]
+        market.tick_size = value[0]
+        market.lot_size = value[1]
+        market.taker_fee_rate = value[2]
+        market.liquidation_fee_rate = value[3]
+        market.funding_interval_s = value[4]
+        market.tier_count = 0
+        market.tier_floor[:] = np.inf
+    elif kind == TIER:
+        _tier(state, key, value)
+    elif kind == ASSET:
+        asset = state.asset[key]
+        asset.collateral_weight = value[0]
+        asset.liability_weight = value[1]
+        # A dollar asset needs no price: one without haircuts counts as a dollar until a price says otherwise.
+        if math.isnan(asset.price) and value[0] == 1.0 and value[1] == 1.0:
+            asset.price = 1.0
+    elif kind == OBSERVED:
+        state.clock[OBSERVED_AT] = time_us
+
+
+@compiled
+def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
+    """The next tier of a market whose MARKET row has just been applied."""
+    market = state.market[key]
+    k = market.tier_count
+    market.tier_cap[k] = value[0]
+    market.initial_rate[k] = value[1]
+    market.maintenance_rate[k] = value[2]
+    if k == 0:
+        market.tier_floor[0] = 0.0
+        market.initial_deduction[0] = 0.0
+        market.maintenance_deduction[0] = 0.0
+    else:
+        floor = market.tier_cap[k - 1]
+        market.tier_floor[k] = floor
+        market.initial_deduction[k] = tier_deduction_usd(
+            market.initial_deduction[k - 1], floor, market.initial_rate[k - 1], value[1]
+        )
+        market.maintenance_deduction[k] = tier_deduction_usd(
+            market.maintenance_deduction[k - 1], floor, market.maintenance_rate[k - 1], value[2]
+        )
+    market.tier_count = k + 1
+
+
+@compiled
+def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -> None:
+    market = state.market[key]
+    if market.mark_time >= 0 and time_us > market.mark_time:
+        observe_price(
+            math.log(value[0] / market.mark),
+            time_us,
+            time_us - market.mark_time,
+            market.variance,
+            market.series,
+            market.ring,
+        )
+    market.mark = value[0]
+    market.index = value[1]
+    market.open_interest = value[6]
+    market.mark_time = time_us
+
+
+@compiled
+def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
+    asset = state.asset[key]
+    if asset.price_time >= 0 and time_us > asset.price_time:
+        observe_price(
+            math.log(price / asset.price),
+            time_us,
+            time_us - asset.price_time,
+            asset.variance,
+            asset.series,
+            asset.ring,
+        )
+    asset.price = price
+    asset.price_time = time_us
+
+
+@compiled
+def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
+    market = state.market[key]
+    k = market.level_count
+    if k < MAX_LEVELS:
+        market.distance[k] = value[0]
+        market.bid_depth[k] = value[1]
+        market.ask_depth[k] = value[2]
+        market.level_count = k + 1
+
+
+@compiled
+def _clear(state: State, key: int) -> None:
+    """Return all of an account's slots to the pools."""
+    account = state.account[key]
+    slot = account.first_position
+    while slot >= 0:
+        following = state.position[slot].next
+        state.position[slot].next = state.clock[FREE_POSITION]
+        state.clock[FREE_POSITION] = slot
+        state.clock[USED_POSITIONS] -= 1
+        slot = following
+    account.first_position = -1
+    slot = account.first_balance
+    while slot >= 0:
+        following = state.balance[slot].next
+        state.balance[slot].next = state.clock[FREE_BALANCE]
+        state.clock[FREE_BALANCE] = slot
+        state.clock[USED_BALANCES] -= 1
+        slot = following
+    account.first_balance = -1
+
+
+@compiled
+def _position_slot(state: State, key: int, market: int) -> int:
+    """The account's slot for a market, made and linked in its place where there was none."""
+    before = -1
+    slot = state.account[key].first_position
+    while slot >= 0 and state.position[slot].market < market:
+        before = slot
+        slot = state.position[slot].next
+    if slot >= 0 and state.position[slot].market == market:
+        return slot
+    made = state.clock[FREE_POSITION]
+    state.clock[FREE_POSITION] = state.position[made].next
+    state.clock[USED_POSITIONS] += 1
+    position = state.position[made]
+    position.market = market
+    position.next = slot
+    position.quantity = 0.0
+    position.entry_price = math.nan
+    position.quote = 0.0
+    position.isolated_collateral = math.nan
+    position.funding_mark = state.market[market].funding_paid
+    if before < 0:
+        state.account[key].first_position = made
+    else:
+        state.position[before].next = made
+    return made
+
+
+@compiled
+def _drop_position(state: State, key: int, dropped: int) -> None:
+    """Unlink a slot that holds nothing any more and return it to the pool."""
+    slot = state.account[key].first_position
+    following = state.position[dropped].next
+    if slot == dropped:
+        state.account[key].first_position = following
+    else:
+        while state.position[slot].next != dropped:
+            slot = state.position[slot].next
+        state.position[slot].next = following
+    state.position[dropped].next = state.clock[FREE_POSITION]
+    state.clock[FREE_POSITION] = dropped
+    state.clock[USED_POSITIONS] -= 1
+
+
+@compiled
+def _place(state: State, key: int, market: int, value: npt.NDArray[np.float64]) -> None:
+    """One position of a snapshot: its value at mark is part of the equity that the snapshot states."""
+    quantity = value[0]
+    entry_price = value[1]
+    slot = _position_slot(state, key, market)
+    position = state.position[slot]
+    position.quantity = quantity
+    position.entry_price = entry_price
+    position.quote = quote_leg_usd(quantity, entry_price, value[2])
+    position.isolated_collateral = value[3]
+    if quantity != 0.0:
+        state.account[key].cash -= quantity * state.market[market].mark
+
+
+@compiled
+def _deposit_asset(state: State, key: int, asset: int, amount: float) -> None:
+    before = -1
+    slot = state.account[key].first_balance
+    while slot >= 0 and state.balance[slot].asset < asset:
+        before = slot
+        slot = state.balance[slot].next
+    made = state.clock[FREE_BALANCE]
+    state.clock[FREE_BALANCE] = state.balance[made].next
+    state.clock[USED_BALANCES] += 1
+    state.balance[made].asset = asset
+    state.balance[made].amount = amount
+    state.balance[made].next = slot
+    if before < 0:
+        state.account[key].first_balance = made
+    else:
+        state.balance[before].next = made
+    if amount != 0.0:
+        state.account[key].cash -= amount * state.asset[asset].price
+
+
+@compiled
+def _fill(state: State, key: int, market: int, quantity: float, price: float, fee_usd: float) -> None:
+    """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open."""
+    slot = _position_slot(state, key, market)
+    position = state.position[slot]
+    settle(state, key, slot)
+    held = position.quantity
+    left = held + quantity
+    # Sums of decimal lots leave a residue; less than half a lot is no position.
+    if abs(left) < 0.5 * state.market[market].lot_size or abs(left) < 1e-12 * abs(held):
+        left = 0.0
+    fee = 0.0 if math.isnan(fee_usd) else fee_usd
+    state.account[key].cash -= quantity * price + fee
+    position.quote -= quantity * price + fee
+    if held == 0.0 or held * left < 0.0:
+        position.entry_price = price
+    elif abs(left) > abs(held):
+        position.entry_price = (held * position.entry_price + quantity * price) / left
+    position.quantity = left
+    if left == 0.0:
+        _drop_position(state, key, slot)
+
+
+@compiled
+def settle(state: State, key: int, slot: int) -> None:
+    """Take the funding that a position has paid since it was last touched out of cash and quote."""
+    position = state.position[slot]
+    paid = state.market[position.market].funding_paid
+    if position.quantity != 0.0:
+        due = position.quantity * (paid - position.funding_mark)
+        state.account[key].cash -= due
+        position.quote -= due
+    position.funding_mark = paid

@@ -1,0 +1,225 @@
+"""The state of a venue as six tables of flat records, and how they grow.
+
+`State` is what the compiled kernels see: one structured array per table, a row per market, asset or
+account, and two pools of slots for positions and balances. An account's positions and balances are
+linked lists through those pools, each in rising id order, so that a sum over positions always runs in
+the same order. Ids are given in the order in which names first appear in the stream of events: nothing
+that comes later can change them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.contracts import MAX_TIERS
+from features.depth import MAX_LEVELS
+from features.volatility import HALF_LIVES_H, RING_HOURS, SERIES_COLUMNS
+
+# Slots of `State.clock`.
+NOW, OBSERVED, FREE_POSITION, FREE_BALANCE, USED_POSITIONS, USED_BALANCES = range(6)
+
+ESTIMATORS = 5
+"""Volatilities that a portfolio's sigma is computed under (`features.emit`)."""
+
+_VOLATILITY = [
+    ("variance", "f8", (len(HALF_LIVES_H),)),  # per second, one EWMA per half-life
+    ("series", "f8", (SERIES_COLUMNS,)),
+    ("ring", "f8", (RING_HOURS,)),
+]
+
+MARKET_ROW = np.dtype(
+    [
+        ("mark_time", "i8"),
+        ("book_time", "i8"),
+        ("mark", "f8"),
+        ("index", "f8"),
+        ("open_interest", "f8"),
+        ("funding_rate", "f8"),
+        ("funding_paid", "f8"),  # dollars that a long of one unit has paid since the market appeared
+        ("best_bid", "f8"),
+        ("best_ask", "f8"),
+        ("tick_size", "f8"),
+        ("lot_size", "f8"),
+        ("taker_fee_rate", "f8"),
+        ("liquidation_fee_rate", "f8"),
+        ("funding_interval_s", "f8"),
+        ("tier_count", "i8"),
+        ("level_count", "i8"),
+        ("tier_cap", "f8", (MAX_TIERS,)),
+        ("tier_floor", "f8", (MAX_TIERS,)),
+        ("initial_rate", "f8", (MAX_TIERS,)),
+        ("maintenance_rate", "f8", (MAX_TIERS,)),
+        ("initial_deduction", "f8", (MAX_TIERS,)),
+        ("maintenance_deduction", "f8", (MAX_TIERS,)),
+        ("distance", "f8", (MAX_LEVELS,)),
+        ("bid_depth", "f8", (MAX_LEVELS,)),
+        ("ask_depth", "f8", (MAX_LEVELS,)),
+        *_VOLATILITY,
+    ]
+)
+
+ASSET_ROW = np.dtype(
+    [
+        ("price_time", "i8"),
+        ("price", "f8"),  # NaN until known; 1 for an asset without haircuts, which is a dollar
+        ("collateral_weight", "f8"),
+        ("liability_weight", "f8"),
+        *_VOLATILITY,
+    ]
+)
+
+ACCOUNT_ROW = np.dtype(
+    [
+        ("cash", "f8"),  # equity = cash + sum quantity x mark + sum amount x price, less unsettled funding
+        ("initial_in_force", "f8"),
+        ("maintenance_in_force", "f8"),
+        ("open_orders", "f8"),
+        ("opened", "i8"),
+        ("changed", "i8"),  # time of the account's newest row, -1 before the first
+        ("owner", "i4"),
+        ("first_position", "i4"),
+        ("first_balance", "i4"),
+        ("isolated", "i4"),
+    ]
+)
+
+POSITION_ROW = np.dtype(
+    [
+        ("quantity", "f8"),
+        ("entry_price", "f8"),
+        ("quote", "f8"),  # cash leg: unrealised profit = quantity x mark + quote
+        ("isolated_collateral", "f8"),
+        ("funding_mark", "f8"),  # the market's `funding_paid` up to which cash and quote are settled
+        ("market", "i4"),
+        ("next", "i4"),
+    ]
+)
+
+BALANCE_ROW = np.dtype([("amount", "f8"), ("asset", "i4"), ("next", "i4")])
+
+
+class State(NamedTuple):
+    """Everything a feature may depend on, as it was known at `clock[NOW]`.
+
+    Money is in dollars, rates are fractions, NaN where not known yet; times are microseconds, -1 for never.
+    """
+
+    clock: npt.NDArray[np.int64]
+    market: npt.NDArray[np.void]
+    asset: npt.NDArray[np.void]
+    account: npt.NDArray[np.void]
+    position: npt.NDArray[np.void]
+    balance: npt.NDArray[np.void]
+
+
+_ROWS = {
+    "market": MARKET_ROW,
+    "asset": ASSET_ROW,
+    "account": ACCOUNT_ROW,
+    "position": POSITION_ROW,
+    "balance": BALANCE_ROW,
+}
+_POOLS = {"position": FREE_POSITION, "balance": FREE_BALANCE}
+_START = {
+    "ring": 0.0,
+    "funding_paid": 0.0,
+    "cash": 0.0,
+    "tier_floor": np.inf,
+    "tier_count": 0,
+    "level_count": 0,
+    "isolated": 0,
+}
+
+
+def _fresh(table: str, rows: int) -> npt.NDArray[np.void]:
+    """Rows of a table of which nothing is known; slots of a pool linked one after the other."""
+    row = _ROWS[table]
+    array = np.zeros(rows, row)
+    for name in row.names or ():
+        unknown = np.nan if row[name].base.kind == "f" else -1
+        array[name] = _START.get(name, unknown)
+    if table in _POOLS:
+        array["next"] = np.arange(1, rows + 1)
+        array["next"][-1] = -1
+    return array
+
+
+def new_state(markets: int = 8, assets: int = 4, accounts: int = 64, slots: int = 64) -> State:
+    """An empty state with room for that many rows and pool slots."""
+    clock = np.array([-1, -1, 0, 0, 0, 0], np.int64)
+    room = {"market": markets, "asset": assets, "account": accounts, "position": slots, "balance": slots}
+    return State(clock, **{table: _fresh(table, rows) for table, rows in room.items()})
+
+
+def grown(state: State, **rows: int) -> State:
+    """The state with room for at least `rows` of each table named; the same object where there is room."""
+    changes = {}
+    for table, wanted in rows.items():
+        old: npt.NDArray[np.void] = getattr(state, table)
+        have = len(old)
+        if wanted <= have:
+            continue
+        array = _fresh(table, max(wanted, 2 * have))
+        if table in _POOLS:  # new slots come before what is left of the old free list
+            array["next"][have:-1] = np.arange(have + 1, len(array))
+            array["next"][-1] = state.clock[_POOLS[table]]
+            state.clock[_POOLS[table]] = have
+        array[:have] = old
+        changes[table] = array
+    return state._replace(**changes) if changes else state
+
+
+def copied(state: State) -> State:
+    """An independent copy."""
+    return State(*(array.copy() for array in state))
+
+
+class Portfolio(NamedTuple):
+    """One account's positions and balances side by side: what a vector is computed from.
+
+    Filled from the state, from a request that sends an account along, or from either with orders added.
+    """
+
+    count: npt.NDArray[np.int64]  # (3,) positions in use, balances in use, 1 if isolated
+    account: npt.NDArray[np.float64]  # (3,) cash, initial and maintenance rate in force
+    position: npt.NDArray[np.void]  # rows in rising market order, settled; `next` is not used
+    balance: npt.NDArray[np.void]
+    work: npt.NDArray[np.float64]  # (3, ESTIMATORS) scratch of `emit`
+
+
+POSITIONS, BALANCES, ISOLATED = 0, 1, 2
+CASH, INITIAL_IN_FORCE, MAINTENANCE_IN_FORCE = 0, 1, 2
+
+
+def new_portfolio(markets: int, assets: int) -> Portfolio:
+    """Room for one account on a venue of that many markets and assets."""
+    return Portfolio(
+        np.zeros(3, np.int64),
+        np.full(3, np.nan),
+        _fresh("position", markets),
+        _fresh("balance", assets),
+        np.zeros((3, ESTIMATORS)),
+    )
+
+
+def digest(state: State, markets: int, assets: int, accounts: int) -> str:
+    """SHA-256 of all that answers can depend on; spare rows and the layout of the pools do not count."""
+    sha = hashlib.sha256(state.clock[: OBSERVED + 1].tobytes())
+    sha.update(state.market[:markets].tobytes())
+    sha.update(state.asset[:assets].tobytes())
+    lists = {"first_position": state.position, "first_balance": state.balance}
+    facts = [name for name in ACCOUNT_ROW.names or () if name not in lists]
+    for name in facts:
+        sha.update(np.ascontiguousarray(state.account[name][:accounts]).tobytes())
+    for head, pool in lists.items():
+        fields = [name for name in pool.dtype.names or () if name != "next"]
+        for slot in state.account[head][:accounts].tolist():
+            while slot >= 0:
+                sha.update(b"".join(pool[slot][name].tobytes() for name in fields))
+                slot = int(pool[slot]["next"])
+            sha.update(b";")
+    return sha.hexdigest()

@@ -1,0 +1,167 @@
+"""A venue as the features see it: names, state and the two things that can be done with them.
+
+The same object serves a replay of history, where batches come from files, and the live service, where
+they come from requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.advance import advance_all
+from features.emit import FEATURES, FIGURES, emit, emit_open, gather
+from features.events import BALANCE, FILL, POSITION, EventBatch
+from features.state import (
+    USED_BALANCES,
+    USED_POSITIONS,
+    Portfolio,
+    State,
+    digest,
+    grown,
+    new_portfolio,
+    new_state,
+)
+
+END_OF_TIME_US = np.iinfo(np.int64).max
+
+
+class Vectors(NamedTuple):
+    """One row an account: its id, its feature vector (catalogue order) and its figures."""
+
+    account: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float64]
+    figures: npt.NDArray[np.float64]
+
+
+class Venue:
+    """Names and state of one venue; not safe for use from several threads at once."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self.state: State = new_state()
+        self.market_names: list[str] = []
+        self.asset_names: list[str] = []
+        self.account_names: list[str] = []
+        self.owner_names: list[str] = []
+        self._market_ids: dict[str, int] = {}
+        self._asset_ids: dict[str, int] = {}
+        self._account_ids: dict[str, int] = {}
+        self._owner_ids: dict[str, int] = {}
+        self._folio: Portfolio = new_portfolio(8, 4)
+
+    # -- names to ids, in order of first appearance
+
+    def market(self, name: str) -> int:
+        """Id of a market, given on first sight."""
+        return _intern(name, self._market_ids, self.market_names)
+
+    def asset(self, name: str) -> int:
+        """Id of an asset, given on first sight."""
+        return _intern(name, self._asset_ids, self.asset_names)
+
+    def account(self, name: str) -> int:
+        """Id of an account, given on first sight."""
+        return _intern(name, self._account_ids, self.account_names)
+
+    def owner(self, name: str) -> int:
+        """Id of an owner, given on first sight."""
+        return _intern(name, self._owner_ids, self.owner_names)
+
+    def find_account(self, name: str) -> int:
+        """Id of a known account, or -1."""
+        return self._account_ids.get(name, -1)
+
+    def find_market(self, name: str) -> int:
+        """Id of a known market, or -1."""
+        return self._market_ids.get(name, -1)
+
+    def find_asset(self, name: str) -> int:
+        """Id of a known asset, or -1."""
+        return self._asset_ids.get(name, -1)
+
+    # -- events in
+
+    def reserve(self, events: EventBatch) -> None:
+        """Make room for all that these events can add."""
+        positions = np.count_nonzero((events.kind == POSITION) | (events.kind == FILL))
+        self.state = grown(
+            self.state,
+            market=len(self.market_names),
+            asset=len(self.asset_names),
+            account=len(self.account_names),
+            position=int(self.state.clock[USED_POSITIONS]) + int(positions),
+            balance=int(self.state.clock[USED_BALANCES]) + int(np.count_nonzero(events.kind == BALANCE)),
+        )
+        markets, assets = len(self.state.market), len(self.state.asset)
+        if len(self._folio.position) < markets or len(self._folio.balance) < assets:
+            self._folio = new_portfolio(markets, assets)
+
+    def apply(self, events: EventBatch, start: int = 0, until_us: int = END_OF_TIME_US) -> int:
+        """Apply events from row `start` up to and including `until_us`; the row to go on from.
+
+        Ids must come from this venue's names and rows must be in the order in which they apply.
+        """
+        if start == 0:
+            self.reserve(events)
+        return int(advance_all(self.state, events, start, until_us))
+
+    # -- vectors out
+
+    @property
+    def now_us(self) -> int:
+        """Time of the newest event, -1 before the first."""
+        return int(self.state.clock[0])
+
+    def open_vectors(self) -> Vectors:
+        """Vectors of all accounts with an open position, in id order."""
+        room = max(len(self.account_names), 1)
+        ids = np.empty(room, np.int64)
+        features = np.empty((room, FEATURES))
+        figures = np.empty((room, FIGURES))
+        rows = emit_open(self.state, len(self.account_names), self._folio, ids, features, figures)
+        return Vectors(ids[:rows], features[:rows], figures[:rows])
+
+    def vectors(self, accounts: Iterable[int]) -> Vectors:
+        """Vectors of the given accounts; those without an open position are left out."""
+        chosen, features, figures = [], [], []
+        for key in accounts:
+            if gather(self.state, key, self._folio) == 0:
+                continue
+            vector, figure = self.vector_of(self._folio)
+            chosen.append(key)
+            features.append(vector)
+            figures.append(figure)
+        return Vectors(
+            np.array(chosen, np.int64),
+            np.array(features).reshape(-1, FEATURES),
+            np.array(figures).reshape(-1, FIGURES),
+        )
+
+    def portfolio(self, account: int, orders: int = 0) -> Portfolio:
+        """A copy of an account with room for `orders` more positions."""
+        folio = new_portfolio(len(self.state.market) + orders, len(self.state.asset))
+        gather(self.state, account, folio)
+        return folio
+
+    def vector_of(self, folio: Portfolio) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Vector and figures of any portfolio on this venue, as it stands now."""
+        vector = np.empty(FEATURES)
+        figure = np.empty(FIGURES)
+        emit(self.state, folio, vector, figure)
+        return vector, figure
+
+    def digest(self) -> str:
+        """SHA-256 of everything that answers can depend on."""
+        return digest(self.state, len(self.market_names), len(self.asset_names), len(self.account_names))
+
+
+def _intern(name: str, ids: dict[str, int], names: list[str]) -> int:
+    found = ids.get(name)
+    if found is None:
+        found = ids[name] = len(names)
+        names.append(name)
+    return found
