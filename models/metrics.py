@@ -162,7 +162,7 @@ def _quantile_bins(ranked: Ranked, w: F64, reached: F64, bins: int) -> Bins:
     """Bins of about equal weight; a group of equal probabilities stays whole, in the bin of its middle."""
     ends = reached[ranked.ends]
     middle = (ends + np.concatenate(([0.0], ends[:-1]))) / 2
-    cuts = np.searchsorted(middle, reached[-1] * np.arange(1, bins) / bins, side="left")
+    cuts = np.searchsorted(middle, reached[-1] * np.arange(1, bins) / bins, side="right")
     bounds = np.concatenate(([0], np.concatenate(([0], ranked.ends))[cuts], [len(w)]))
     expected_reached = np.concatenate(([0.0], np.cumsum(w * ranked.probability)))
     event_reached = np.concatenate(([0.0], np.cumsum(w[ranked.event_rows])))
