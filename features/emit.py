@@ -40,7 +40,7 @@ from features.state import (
     State,
 )
 from features.structural import conditional_hazard, logit, mixed_first_passage
-from features.volatility import BIPOWER, HAR, jump_share
+from features.volatility import BIPOWER, HAR, jump_share, slow_variance
 
 CORRELATION = 0.75
 """Constant correlation between any two underlyings: what matters is that it is high."""
@@ -72,9 +72,9 @@ FAR = 1_000.0
 FIGURES = 15
 
 # Volatility estimators that a pool's sigma is computed under; the first three are a row's half-lives.
-_EWMA_1H, _EWMA_6H, _EWMA_48H, _HAR_VARIANCE, _MEAN_6H_48H = 0, 1, 2, 3, 4
+_EWMA_1H, _EWMA_6H, _EWMA_48H, _HAR_VARIANCE, _MEAN_6H_48H, _SLOW = 0, 1, 2, 3, 4, 5
 
-FEATURES = 29
+FEATURES = 30
 
 
 @compiled
@@ -123,6 +123,8 @@ def _variance(ewma: npt.NDArray[np.float64], series: npt.NDArray[np.float64], es
         return series[HAR]
     if estimator == _MEAN_6H_48H:
         return 0.5 * (ewma[_EWMA_6H] + ewma[_EWMA_48H])
+    if estimator == _SLOW:
+        return slow_variance(ewma[_EWMA_48H])
     return ewma[estimator]
 
 
@@ -332,9 +334,10 @@ def emit(
     sigma_day = _pool_sigma(own[_MEAN_6H_48H], total[_MEAN_6H_48H]) * day
     both = nearness[_MEAN_6H_48H]
 
-    p_1h = mixed_first_passage(both * math.sqrt(24.0))
-    p_8h = mixed_first_passage(both * math.sqrt(3.0))
-    p_24h = mixed_first_passage(both)
+    slow = nearness[_SLOW]
+    p_1h = mixed_first_passage(slow * math.sqrt(24.0))
+    p_8h = mixed_first_passage(slow * math.sqrt(3.0))
+    p_24h = mixed_first_passage(slow)
 
     features[0] = _over(gross, equity)
     features[1] = _over(abs(net), equity)
@@ -352,19 +355,20 @@ def emit(
     features[13] = nearness[_EWMA_6H]
     features[14] = nearness[_EWMA_48H]
     features[15] = nearness[_HAR_VARIANCE]
-    features[16] = sigma_day / gross
-    features[17] = math.log(max(sigma_1h, 1e-12 * gross) / max(sigma_48h, 1e-12 * gross))
-    features[18] = jumps / gross
-    features[19] = _over(sigma_6h, absolute)
-    features[20] = logit(p_1h)
-    features[21] = logit(conditional_hazard(p_1h, p_8h))
-    features[22] = logit(conditional_hazard(p_8h, p_24h))
-    features[23] = spread / gross
-    features[24] = slippage_usd / gross / BPS
-    features[25] = _over(slippage_usd, collateral - maintenance)
-    features[26] = over_depth
-    features[27] = toward / gross
-    features[28] = over_interest
+    features[16] = slow
+    features[17] = sigma_day / gross
+    features[18] = math.log(max(sigma_1h, 1e-12 * gross) / max(sigma_48h, 1e-12 * gross))
+    features[19] = jumps / gross
+    features[20] = _over(sigma_6h, absolute)
+    features[21] = logit(p_1h)
+    features[22] = logit(conditional_hazard(p_1h, p_8h))
+    features[23] = logit(conditional_hazard(p_8h, p_24h))
+    features[24] = spread / gross
+    features[25] = slippage_usd / gross / BPS
+    features[26] = _over(slippage_usd, collateral - maintenance)
+    features[27] = over_depth
+    features[28] = toward / gross
+    features[29] = over_interest
 
     figures[EQUITY_USD] = equity
     figures[COLLATERAL_USD] = collateral

@@ -22,7 +22,7 @@ from features.volatility import HALF_LIVES_H, RING_HOURS, SERIES_COLUMNS
 # Slots of `State.clock`.
 NOW, OBSERVED, FREE_POSITION, FREE_BALANCE, USED_POSITIONS, USED_BALANCES = range(6)
 
-ESTIMATORS = 5
+ESTIMATORS = 6
 """Volatilities that a portfolio's sigma is computed under (`features.emit`)."""
 
 _VOLATILITY = [

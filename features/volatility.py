@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.compiled import compiled
-from exchange.units import DAY_S, HOUR_S, HOUR_US, SECOND_US
+from exchange.units import DAY_S, HOUR_S, HOUR_US, SECOND_US, YEAR_S
 
 HALF_LIVES_H = (1.0, 6.0, 48.0)
 """EWMA half-lives; the columns of a variance row."""
@@ -24,6 +24,12 @@ RING_HOURS = 720
 
 HAR_DAY, HAR_WEEK, HAR_MONTH = 0.4, 0.35, 0.25
 """Weights of the day, week and month; they sum to one, so the forecast needs no intercept."""
+
+PRIOR_VARIANCE = 1.0 / YEAR_S
+"""Variance per second of the slow prior: 100% a year, about the long-run level of liquid altcoins."""
+
+PRIOR_WEIGHT = 0.7
+"""Weight of the prior in logs; volatility half a day after a crash says little about the day to come."""
 
 # What a series carries beside its variances: columns of its float row ...
 LAST_RETURN, BIPOWER, HAR, FIRST_TIME = 0, 1, 2, 3
@@ -97,3 +103,11 @@ def jump_share(variance_48h: float, bipower: float) -> float:
     if variance_48h <= 0.0:
         return 0.0
     return min(max(1.0 - bipower / variance_48h, 0.0), 1.0)
+
+
+@compiled
+def slow_variance(variance_48h: float) -> float:
+    """Variance per second shrunk in logs towards the slow prior; NaN before the second bar."""
+    return math.exp(
+        (1.0 - PRIOR_WEIGHT) * math.log(variance_48h) + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE)
+    )
