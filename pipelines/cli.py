@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -394,9 +395,10 @@ def _outcome(error: BaseException) -> tuple[str, int]:
 
 def _nobody_reads() -> bool:
     """Whether stdout was closed at its other end; what is left to write then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    stdout = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(stdout, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return True
