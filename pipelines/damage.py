@@ -14,6 +14,7 @@ from exchange.errors import InputError
 from pipelines.times import format_time
 
 LONGEST_SHOWN = 80
+LONGEST_LINE = 5_000  # paths may be long
 
 
 class DatasetError(InputError):
@@ -21,7 +22,7 @@ class DatasetError(InputError):
 
     def __init__(self, message: str, table: str | None = None, column: str | None = None) -> None:
         """`table` and `column` say again what the line says, for those who list problems."""
-        super().__init__(message)
+        super().__init__(one_line(message, LONGEST_LINE))
         self.table = table
         self.column = column
 
@@ -31,10 +32,10 @@ def shown(value: object) -> str:
     return one_line(str(value) if isinstance(value, float | int) else repr(value))
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, most: int = LONGEST_SHOWN) -> str:
     """Text without line breaks or control characters, and not too long."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def shown_time(time_us: int) -> str:

@@ -127,13 +127,17 @@ class Dataset:
 
 def inspect(path: Path) -> Inspection:
     """What a folder holds and all that is wrong with it, short of the values in its tables."""
-    if not path.exists():
-        return Inspection(None, {}, [DatasetError(f"{path}: no such folder")])
-    if not path.is_dir():
-        return Inspection(None, {}, [DatasetError(f"{path}: is a file; a dataset is a folder with {META}")])
     meta: Meta | None = None
     tables: dict[str, TableFiles] = {}
     errors: list[DatasetError] = []
+    try:
+        with reading(path):
+            if not path.exists():
+                raise DatasetError(f"{path}: no such folder")
+            if not path.is_dir():
+                raise DatasetError(f"{path}: is a file; a dataset is a folder with {META}")
+    except DatasetError as error:
+        return Inspection(None, {}, [error])
     try:
         meta = read_meta(path / META)
     except DatasetError as error:
