@@ -45,6 +45,9 @@ format: $(READY) ## lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY) ## print docs/features.md from the catalogue
+	$(BIN)/python docs/print_features.py > docs/features.md
+
 bench: $(READY) ## run every program in benchmarks/ but the soak; ARGS go to each
 	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v /soak || true); \
 	[ -n "$$programs" ] || { echo "benchmarks/ holds no program yet: nothing was measured"; exit 1; }; \
