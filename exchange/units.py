@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from exchange.compiled import compiled
+
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
@@ -17,11 +19,11 @@ BPS = 1e-4
 PPM = 1_000_000
 
 
+@compiled
 def ppm_up(rate: float) -> int:
     """A rate (fraction) in whole parts per million, rounded up so that rounding never lowers a margin.
 
     A rate within 1e-6 ppm above a whole number counts as that number: 0.1 is 100,000 ppm although
-    its double is a hair above a tenth. NaN raises ValueError.
+    its double is a hair above a tenth. The rate must be finite.
     """
-    scaled = rate * PPM
-    return math.ceil(scaled - 1e-6)
+    return math.ceil(rate * PPM - 1e-6)

@@ -248,6 +248,8 @@ def emit(
         mid = 0.5 * (market.best_bid + market.best_ask)
         spread += size * ((market.best_ask - market.best_bid) / mid / BPS if fresh else math.nan)
 
+    position_maintenance = maintenance
+
     # -- balances: value, haircuts and their own risk
     cash = folio.account[CASH]
     value = 0.0
@@ -380,7 +382,7 @@ def emit(
     figures[SIGMA_DAY_USD] = sigma_day
     figures[CLOSING_COST_USD] = slippage_usd + closing_fees
     figures[STATIC_INITIAL_RATE] = initial / gross
-    figures[STATIC_MAINTENANCE_RATE] = maintenance / gross
+    figures[STATIC_MAINTENANCE_RATE] = position_maintenance / gross
     figures[FIGURE_INITIAL_IN_FORCE] = folio.account[INITIAL_IN_FORCE]
     figures[FIGURE_MAINTENANCE_IN_FORCE] = folio.account[MAINTENANCE_IN_FORCE]
     figures[MARK_AGE_S] = (now - oldest_mark) / SECOND_US if oldest_mark >= 0 else math.nan
