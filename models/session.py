@@ -1,0 +1,55 @@
+"""Scoring with a bundle's graph, the same to the bit for every batch size and on one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from exchange.errors import InputError
+from models.bundle import Bundle, BundleError
+from models.heads import Outputs
+
+_OUTPUTS = ["scores", "probabilities"]
+
+
+class Session:
+    """A bundle's graph, loaded; safe to call from several threads at once.
+
+    Raises BundleError where ONNX Runtime refuses the graph or the graph is not of the form that
+    `models.export` writes.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        options = onnxruntime.SessionOptions()
+        # With more threads trees are summed in another order, and batches differ in the last bit.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.graph, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base but Exception
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(f"{bundle.path}: model.onnx cannot be loaded: {reason}") from error
+        inputs = self._session.get_inputs()
+        if [(entry.name, entry.type) for entry in inputs] != [("features", "tensor(double)")]:
+            raise BundleError(f"{bundle.path}: model.onnx does not take one double matrix named features")
+        if [entry.name for entry in self._session.get_outputs()] != _OUTPUTS:
+            raise BundleError(f"{bundle.path}: model.onnx does not give scores and probabilities")
+        self.feature_count: int = inputs[0].shape[1]
+
+    def run(self, matrix: NDArray[np.float64]) -> Outputs:
+        """Score float64[n, feature_count] rows in catalogue order, NaN where missing; n may be 0.
+
+        Raises InputError for a matrix of another shape or type.
+        """
+        if matrix.dtype != np.float64 or matrix.ndim != 2 or matrix.shape[1] != self.feature_count:
+            raise InputError(
+                f"the model takes float64[rows, {self.feature_count}],"
+                f" given {matrix.dtype}{list(matrix.shape)}"
+            )
+        scores, probabilities = self._session.run(_OUTPUTS, {"features": matrix})
+        return Outputs(*np.ascontiguousarray(scores.T), *np.ascontiguousarray(probabilities.T))
