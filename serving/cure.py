@@ -1,0 +1,131 @@
+"""The way out for an account: the smallest deposit, and the smallest reductions, that bring it to target.
+
+Every step of the search scores the account as it would then be, rounded to what can be sent (cents,
+lots), so that what is answered has been verified. Probabilities of trees are not quite monotone: the
+answer is the smallest level found, not a proof that nothing below it would do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from features import emit as figure
+from features.venue import Vectors, Venue
+from serving.scorer import Scores
+from serving.whatif import Trial
+from serving.wire import Cure, Reduction
+
+TARGET_PD_24H = 0.05
+"""Probability of liquidation within a day that a cured account does not exceed."""
+
+POINTS = 16
+"""Levels that are tried together; each round narrows the range this many times."""
+
+ROUNDS = 5
+CENT_USD = 0.01
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Scoring(Protocol):
+    """What is asked of a scorer here."""
+
+    def score(self, vectors: Vectors, /) -> Scores:
+        """Score every row."""
+
+
+def at_target(vectors: Vectors, scores: Scores) -> Flags:
+    """Accounts that are safe enough and whose collateral covers the initial margin suggested."""
+    needed_usd = scores.initial_rate * vectors.figures[:, figure.GROSS_NOTIONAL_USD]
+    fine = np.array([reason is None for reason in scores.fallback], bool)
+    covered = vectors.figures[:, figure.COLLATERAL_USD] >= needed_usd
+    return fine & covered & (scores.pd[:, 2] <= TARGET_PD_24H)
+
+
+def cure(venue: Venue, trial: Trial, begin: Callable[[], None], scorer: Scoring) -> Cure:
+    """Both ways to the target for the account that `begin` puts into the trial.
+
+    Where the account cannot be scored (a fallback) there is nothing to go by, and both are null.
+    """
+    begin()
+    vectors = trial.vectors(0)
+    if len(vectors.account) == 0:
+        return Cure(0.0, [])
+    scores = scorer.score(vectors)
+    if scores.fallback[0] is not None:
+        return Cure(None, None)
+    if at_target(vectors, scores)[0]:
+        return Cure(0.0, [])
+    return Cure(_deposit_usd(vectors, trial, scorer), _reductions(venue, trial, begin, scorer))
+
+
+def _deposit_usd(vectors: Vectors, trial: Trial, scorer: Scoring) -> float | None:
+    if trial.isolated and len(trial.open_positions()) > 1:
+        return None  # which of the positions it should go to is the owner's choice
+
+    def cured(deposits_usd: Floats) -> Flags:
+        tried = trial.vectors(0, deposits_usd.tolist())
+        return at_target(tried, scorer.score(tried))
+
+    figures = vectors.figures[0]
+    # leverage far below one: what does not help there does not help
+    top_usd = 4.0 * figures[figure.GROSS_NOTIONAL_USD] + max(-figures[figure.COLLATERAL_USD], 0.0)
+    return _smallest(cured, lambda level: np.ceil(level * top_usd / CENT_USD) * CENT_USD)
+
+
+def _reductions(
+    venue: Venue, trial: Trial, begin: Callable[[], None], scorer: Scoring
+) -> list[Reduction] | None:
+    """Orders that close the same share of every position at the mark, in whole lots."""
+    begin()
+    if trial.isolated:
+        return None  # how much collateral stays behind what is left is the venue's rule, not known here
+    held = trial.open_positions()
+    lots = [float(venue.state.market["lot_size"][market]) for market, _ in held]
+
+    def orders(share: float) -> list[tuple[int, float]]:
+        sizes = [
+            min(math.ceil(share * abs(quantity) / lot - 1e-9) * lot, abs(quantity))
+            for (_, quantity), lot in zip(held, lots, strict=True)
+        ]
+        return [
+            (market, -math.copysign(size, quantity))
+            for (market, quantity), size in zip(held, sizes, strict=True)
+            if size > 0.0
+        ]
+
+    def reached(share: float) -> bool:
+        begin()
+        for market, quantity in orders(share):
+            trial.order(market, quantity, None)
+        left = trial.vectors(0)
+        if len(left.account) == 0:
+            return trial.holdings().equity_usd >= 0.0
+        return bool(at_target(left, scorer.score(left))[0])
+
+    share = _smallest(
+        lambda shares: np.array([reached(level) for level in shares.tolist()], bool), lambda level: level
+    )
+    if share is None:
+        return None
+    return [Reduction(venue.market_names[market], quantity) for market, quantity in orders(share)]
+
+
+def _smallest(cured: Callable[[Floats], Flags], levels: Callable[[Floats], Floats]) -> float | None:
+    """Smallest level found at which `cured` holds; `levels` makes levels of shares in (0, 1]."""
+    low, high = 0.0, 1.0
+    best: float | None = None
+    for _ in range(ROUNDS):
+        tried = levels(low + (high - low) * np.arange(1, POINTS + 1) / POINTS)
+        found = np.flatnonzero(cured(tried))
+        if len(found) == 0:
+            break
+        best = float(tried[found[0]])
+        low, high = low + (high - low) * found[0] / POINTS, low + (high - low) * (found[0] + 1) / POINTS
+    return best

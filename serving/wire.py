@@ -1,0 +1,322 @@
+"""Messages of the service: what it takes, what it answers, and how a refusal is told.
+
+Decoding is strict. A field that is not known, a value of another type and a number that is not finite
+are refused with the field's name: what is ignored silently today is a wrong margin tomorrow. In answers
+a number that is not known is null. Fields may be added to answers; none is removed or changes its meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from exchange.errors import InputError
+
+LONGEST_NAME = 256
+LARGEST = sys.float_info.max
+
+Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # bounds that NaN and infinity fail
+Positive = Annotated[float, Meta(gt=0.0, le=LARGEST)]
+Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_US = 253_402_300_799_999_999  # the end of the year 9999
+
+
+class RefusalError(InputError):
+    """What was asked cannot be answered; told to the caller with an HTTP status, a code and a field."""
+
+    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+
+
+# -- requests
+
+
+class Order(Struct, forbid_unknown_fields=True):
+    """An order that might be sent: base units, bought positive; at the mark where no price is given."""
+
+    market: Name
+    quantity: Number
+    price: Positive | None = None
+
+
+class SentPosition(Struct, forbid_unknown_fields=True):
+    """A position as `position_snapshots` has it."""
+
+    market: Name
+    quantity: Number
+    entry_price: Positive | None = None
+    quote_usd: Number | None = None
+    isolated_collateral_usd: Number | None = None
+
+
+class SentBalance(Struct, forbid_unknown_fields=True):
+    """A balance as `balance_snapshots` has it."""
+
+    asset: Name
+    amount: Number
+
+
+class SentAccount(Struct, forbid_unknown_fields=True):
+    """An account's whole state, to be judged on the markets as the service knows them."""
+
+    equity_usd: Number
+    positions: Annotated[list[SentPosition], Meta(max_length=1_000)]
+    balances: Annotated[list[SentBalance], Meta(max_length=1_000)] = []
+    margin_mode: Literal["cross", "isolated"] | None = None
+
+
+class ScoreRequest(Struct, forbid_unknown_fields=True):
+    """One question: the account as it stands, or `account` in its place; then `orders` added."""
+
+    account_id: Name
+    orders: Annotated[list[Order], Meta(max_length=200)] = []
+    account: SentAccount | None = None
+    explain: bool = False
+    cure: bool = False
+    min_sequence: Sequence | None = None
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Many accounts as they stand."""
+
+    account_ids: Annotated[list[Name], Meta(max_length=10_000)]
+
+
+# -- answers
+
+
+class Reason(Struct):
+    """What moved a probability: `contribution` in log odds at 24 h, positive where it adds risk."""
+
+    code: str
+    feature: str
+    value: float
+    contribution: float
+
+
+class Reduction(Struct):
+    """An order that makes a position smaller: quantity signed as in a request's `orders`."""
+
+    market: str
+    quantity: float
+
+
+class Cure(Struct):
+    """Two ways to the target, each enough by itself; null where that way does not lead there.
+
+    A deposit of 0 and an empty list mean that the account is there already.
+    """
+
+    deposit_usd: float | None
+    reduce: list[Reduction] | None
+
+
+class Answer(Struct):
+    """Probabilities of default, and the margin suggested, of one account."""
+
+    account_id: str
+    time: datetime
+    sequence: int
+    valid_until: datetime
+    pd_liquidation_1h: float
+    pd_liquidation_8h: float
+    pd_liquidation_24h: float
+    pd_negative_equity_24h: float
+    expected_loss_usd: float
+    static_initial_margin_rate: float
+    initial_margin_rate: float
+    maintenance_margin_rate: float
+    status: Literal["ok", "fallback"]
+    fallback_reason: str | None
+    model_version: str
+    reasons: list[Reason] | UnsetType = UNSET
+    cure: Cure | UnsetType = UNSET
+
+
+class BatchAnswer(Struct):
+    """Answers in the order of the request; accounts that nothing has announced stand in `unknown`."""
+
+    answers: list[Answer]
+    unknown: list[str]
+
+
+class Rejected(Struct):
+    """An event that was not accepted: its place in the request and why."""
+
+    index: int
+    code: str
+    message: str
+
+
+class EventsAnswer(Struct):
+    """What became of the events; `sequence` is the number of events that the service has applied."""
+
+    accepted: int
+    rejected: list[Rejected]
+    sequence: int
+
+
+class Position(Struct):
+    """A position as the service holds it, funding settled."""
+
+    market: str
+    quantity: float
+    entry_price: float
+    quote_usd: float
+    isolated_collateral_usd: float
+    mark: float
+    notional_usd: float
+
+
+class Balance(Struct):
+    """A balance as the service holds it."""
+
+    asset: str
+    amount: float
+
+
+class AccountAnswer(Struct):
+    """An account as the service holds it; figures are null where something they need is not known."""
+
+    account_id: str
+    time: datetime
+    sequence: int
+    owner_id: str | None
+    margin_mode: Literal["cross", "isolated"]
+    opened_time: datetime | None
+    equity_usd: float
+    collateral_usd: float
+    initial_margin_usd: float
+    maintenance_margin_usd: float
+    initial_margin_rate_in_force: float
+    maintenance_margin_rate_in_force: float
+    positions: list[Position]
+    balances: list[Balance]
+
+
+class ModelAnswer(Struct):
+    """The model that answers."""
+
+    model_version: str
+    fingerprint: str
+    card: str
+
+
+class HealthAnswer(Struct):
+    """`status` is `live` or `ready`; `time` is now by the service's clock, null before the first event."""
+
+    status: str
+    time: datetime | None
+    sequence: int
+
+
+class Error(Struct):
+    """Why a request was refused; `field` is the part of the body that was wrong, where one was."""
+
+    code: str
+    message: str
+    field: str | None
+
+
+class ErrorAnswer(Struct):
+    """The body of every refusal."""
+
+    error: Error
+
+
+# -- times
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch; a time without a zone is UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    span = moment - EPOCH
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+
+
+def to_time(time_us: int) -> datetime:
+    """The time of microseconds since the epoch, at most the end of the year 9999."""
+    return EPOCH + timedelta(microseconds=min(time_us, LAST_US))
+
+
+# -- bytes
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()  # writes NaN as null
+_PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
+_LACKING = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
+_LONGEST_MESSAGE = 500
+
+
+def encode(answer: Any) -> bytes:
+    """An answer as JSON."""
+    return _encoder.encode(answer)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    """A request from JSON. Raises RefusalError 400 for what is not JSON and 422 for what is not this request."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, field = explained(error)
+        raise RefusalError(422, "invalid", message, field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        field = _not_finite(bytes(body))
+        if field is not None:
+            raise RefusalError(422, "invalid", f"{field}: numbers must be finite", field) from None
+        raise RefusalError(400, "bad_json", str(error)[:_LONGEST_MESSAGE]) from None
+
+
+def explained(error: msgspec.ValidationError) -> tuple[str, str | None]:
+    """One line that says what is wrong, and the field that it is about."""
+    text = str(error)
+    field = ""
+    placed = _PLACE.fullmatch(text)
+    if placed:
+        text, field = placed["what"], placed["field"]
+    lacking = _LACKING.fullmatch(text)
+    if lacking:
+        field = f"{field}.{lacking['name']}" if field else lacking["name"]
+        text = "is missing" if "missing" in text else "is not a field that is known here"
+    field = field[:_LONGEST_MESSAGE]
+    return (f"{field}: {text}" if field else text)[:_LONGEST_MESSAGE], field or None
+
+
+def _not_finite(body: bytes) -> str | None:
+    """Where a body that would be JSON but for NaN and Infinity holds one of them."""
+    if len(body) > 1_000_000:
+        return None
+    try:
+        return _path_of_infinite(json.loads(body))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _path_of_infinite(value: object, path: str = "") -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return path or "body"
+    inside: list[tuple[str, object]] = []
+    if isinstance(value, dict):
+        inside = [(f"{path}.{key}" if path else key, entry) for key, entry in value.items()]
+    elif isinstance(value, list):
+        inside = [(f"{path}[{number}]", entry) for number, entry in enumerate(value)]
+    for where, entry in inside:
+        found = _path_of_infinite(entry, where)
+        if found is not None:
+            return found
+    return None
