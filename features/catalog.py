@@ -126,7 +126,7 @@ NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
 PRIOR_HAZARDS = ("prior_hazard_1h", "prior_hazard_8h", "prior_hazard_24h")
 
-DEFINITION = 1
+DEFINITION = 2
 """Raised whenever a column's formula changes while its row above does not."""
 
 

@@ -39,7 +39,7 @@ from features.state import (
     Portfolio,
     State,
 )
-from features.structural import conditional_hazard, logit, mixed_first_passage
+from features.structural import logit, mixed_hazards
 from features.volatility import BIPOWER, HAR, jump_share, slow_variance
 
 CORRELATION = 0.75
@@ -236,6 +236,8 @@ def emit(
         over_interest = _larger(over_interest, _over(size, market.open_interest))
 
         fresh = market.book_time >= 0 and now - market.book_time <= BOOK_LIFETIME_US
+        if market.best_bid > market.best_ask:  # crossed: no depth is known then, nor a mid to measure from
+            fresh = False
         levels = market.level_count if fresh else 0
         # A long is closed by selling into the bids.
         closing = market.bid_depth if position.quantity > 0.0 else market.ask_depth
@@ -319,7 +321,7 @@ def emit(
         for i in range(folio.count[BALANCES]):
             balance = folio.balance[i]
             asset = state.asset[balance.asset]
-            if balance.amount == 0.0 or asset.price_time < 0:
+            if balance.amount == 0.0 or (asset.price_time < 0 and not math.isnan(asset.price)):
                 continue  # a dollar that never had a price does not move
             weight = asset.collateral_weight if balance.amount > 0.0 else asset.liability_weight
             worth = balance.amount * asset.price * weight
@@ -337,9 +339,7 @@ def emit(
     both = nearness[_MEAN_6H_48H]
 
     slow = nearness[_SLOW]
-    p_1h = mixed_first_passage(slow * math.sqrt(24.0))
-    p_8h = mixed_first_passage(slow * math.sqrt(3.0))
-    p_24h = mixed_first_passage(slow)
+    hazard_1h, hazard_8h, hazard_24h = mixed_hazards(slow)
 
     features[0] = _over(gross, equity)
     features[1] = _over(abs(net), equity)
@@ -362,9 +362,9 @@ def emit(
     features[18] = math.log(max(sigma_1h, 1e-12 * gross) / max(sigma_48h, 1e-12 * gross))
     features[19] = jumps / gross
     features[20] = _over(sigma_6h, absolute)
-    features[21] = logit(p_1h)
-    features[22] = logit(conditional_hazard(p_1h, p_8h))
-    features[23] = logit(conditional_hazard(p_8h, p_24h))
+    features[21] = logit(hazard_1h)
+    features[22] = logit(hazard_8h)
+    features[23] = logit(hazard_24h)
     features[24] = spread / gross
     features[25] = slippage_usd / gross / BPS
     features[26] = _over(slippage_usd, collateral - maintenance)

@@ -20,6 +20,9 @@ PROBABILITY_FLOOR = 1e-9
 PROBABILITY_CEILING = 0.98
 """Accounts below maintenance are not always closed at once (dust, stale views), so never 1."""
 
+AT_THE_BARRIER = 1e-6
+"""A buffer this small, in sigmas, stands for all smaller ones: later hazards have their limit there."""
+
 # Nine-point Gauss-Hermite rule for a standard normal: nodes and weights.
 _NODES = (
     -4.512745863399783,
@@ -57,6 +60,20 @@ def first_passage(buffer_over_sigma: float) -> float:
 
 
 @compiled
+def _mixture(buffer_over_sigma: float) -> float:
+    """First passage averaged over a lognormal variance of mean-log 0 and sd `VARIANCE_LOG_SD`."""
+    total = 0.0
+    for node, weight in zip(_NODES, _WEIGHTS):  # noqa: B905 - numba has no strict zip
+        total += weight * first_passage(buffer_over_sigma * math.exp(-0.5 * VARIANCE_LOG_SD * node))
+    return total
+
+
+@compiled
+def _bounded(probability: float) -> float:
+    return min(max(probability, PROBABILITY_FLOOR), PROBABILITY_CEILING)
+
+
+@compiled
 def mixed_first_passage(buffer_over_sigma: float) -> float:
     """First passage averaged over a lognormal variance of mean-log 0 and sd `VARIANCE_LOG_SD`.
 
@@ -64,10 +81,24 @@ def mixed_first_passage(buffer_over_sigma: float) -> float:
     """
     if math.isnan(buffer_over_sigma):
         return math.nan
-    total = 0.0
-    for node, weight in zip(_NODES, _WEIGHTS):  # noqa: B905 - numba has no strict zip
-        total += weight * first_passage(buffer_over_sigma * math.exp(-0.5 * VARIANCE_LOG_SD * node))
-    return min(max(total, PROBABILITY_FLOOR), PROBABILITY_CEILING)
+    return _bounded(_mixture(buffer_over_sigma))
+
+
+@compiled
+def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
+    """Probabilities of first passage within 1 h, in 1-8 h given none before, in 8-24 h given none before.
+
+    Each falls as the buffer grows. They come from unbounded probabilities: at a bound an earlier and a
+    later one are equal, and the hazard between them would be nothing where it is largest. Bounded as
+    `mixed_first_passage`; NaN gives NaN.
+    """
+    if math.isnan(buffer_over_sigma_day):
+        return math.nan, math.nan, math.nan
+    near = max(buffer_over_sigma_day, AT_THE_BARRIER)
+    p_1h = _mixture(near * math.sqrt(24.0))
+    p_8h = _mixture(near * math.sqrt(3.0))
+    p_24h = _mixture(near)
+    return _bounded(p_1h), conditional_hazard(p_1h, p_8h), conditional_hazard(p_8h, p_24h)
 
 
 @compiled
@@ -78,6 +109,5 @@ def logit(probability: float) -> float:
 
 @compiled
 def conditional_hazard(earlier: float, later: float) -> float:
-    """Probability of the event between two horizons given none before the earlier one."""
-    hazard = (later - earlier) / (1.0 - earlier)
-    return min(max(hazard, PROBABILITY_FLOOR), PROBABILITY_CEILING)
+    """Probability of the event between two horizons given none before the earlier one, bounded as above."""
+    return _bounded((later - earlier) / (1.0 - earlier))
