@@ -72,11 +72,13 @@ def checked_number(
 
     Raises InputError that names `what` and quotes the value.
     """
-    # bool is a number to Python, but True as a price is a mistake
-    if isinstance(value, Real) and not isinstance(value, bool):
+    number = math.nan
+    if type(value) is float:  # first, since the check of an abstract class takes longer than all else here
+        number = value
+    elif type(value) is not bool and isinstance(value, Real):  # True as a price is a mistake
         number = float(value)
-        if math.isfinite(number) and low <= number <= high and not (above and number == low):
-            return number
+    if math.isfinite(number) and low <= number <= high and not (above and number == low):
+        return number
     bound = ""
     if above and low > -math.inf:
         bound = f" above {low:g}"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # the first call of a compiled function takes seconds, and no law is about time
-settings.register_profile("exchange", deadline=None)
+settings.register_profile("exchange", deadline=None, max_examples=60)
 settings.load_profile("exchange")
 
 

@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from hypothesis import strategies as st
 
 from exchange.account import Account, Balance, Position
-from exchange.contracts import Market, MarginTier
+from exchange.contracts import MarginTier, Market
 
 
-@st.composite
-def schedules(draw: st.DrawFn, max_tiers: int = 6) -> tuple[MarginTier, ...]:
+@cache
+def schedules(max_tiers: int = 5) -> st.SearchStrategy[tuple[MarginTier, ...]]:
     """Rising tiers: caps of 1e2 to 1e8 dollars, maintenance of 0.1% to 50%, initial up to three times it."""
-    count = draw(st.integers(1, max_tiers))
-    caps = sorted(draw(st.sets(st.integers(100, 10**8), min_size=count, max_size=count)))
-    rates = sorted(draw(st.lists(st.integers(10, 5_000), min_size=count, max_size=count)))
-    multiples = [draw(st.integers(100, 300)) for _ in range(count)]
+    steps = st.tuples(st.integers(100, 10**8), st.integers(10, 5_000), st.integers(100, 300))
+    return st.lists(steps, min_size=1, max_size=max_tiers, unique_by=lambda step: step[0]).map(_in_order)
+
+
+def _in_order(drawn: list[tuple[int, int, int]]) -> tuple[MarginTier, ...]:
+    caps = sorted(cap for cap, _, _ in drawn)
+    rates = sorted(rate for _, rate, _ in drawn)
     tiers = []
     initial = 0
-    for number, (cap, rate, multiple) in enumerate(zip(caps, rates, multiples, strict=True)):
+    for number, (cap, rate, (_, _, multiple)) in enumerate(zip(caps, rates, drawn, strict=True)):
         initial = max(initial, rate * multiple // 100)
-        is_last = number + 1 == count
+        is_last = number + 1 == len(drawn)
         tiers.append(MarginTier(math.inf if is_last else float(cap), initial / 10_000, rate / 10_000))
     return tuple(tiers)
+
+
+KNOWN_SCHEDULES = (
+    (MarginTier(math.inf, 0.1, 0.05),),
+    (MarginTier(math.inf, 0.01, 0.01),),
+    (MarginTier(1e4, 0.02, 0.005), MarginTier(math.inf, 0.5, 0.25)),
+    (MarginTier(2e4, 0.1, 0.05), MarginTier(1e5, 0.2, 0.1), MarginTier(math.inf, 1 / 3, 1 / 6)),
+    (MarginTier(1e3, 0.05, 0.02), MarginTier(2e3, 0.05, 0.025), MarginTier(4e6, 0.1, 0.1)),
+)
+"""For accounts with many positions, where drawing every tier of every market takes too long."""
+KNOWN = st.sampled_from(KNOWN_SCHEDULES)
 
 
 def market_of(tiers: tuple[MarginTier, ...], name: str = "BTC-PERP") -> Market:
     return Market(name, 0.01, 0.001, 0.0005, 0.01, 3_600, tiers)
 
 
+@cache
 def signed(low: float, high: float) -> st.SearchStrategy[float]:
     magnitude = st.floats(math.log(low), math.log(high)).map(math.exp)
     return st.tuples(st.sampled_from((-1.0, 1.0)), magnitude).map(lambda pair: pair[0] * pair[1])
 
 
+@cache
 def prices() -> st.SearchStrategy[float]:
     return st.floats(math.log(1e-3), math.log(1e5)).map(math.exp)
 
 
 @st.composite
-def positions(draw: st.DrawFn, name: str = "BTC-PERP", isolated: bool = False) -> Position:
+def positions(
+    draw: st.DrawFn,
+    name: str = "BTC-PERP",
+    isolated: bool = False,
+    tiers: st.SearchStrategy[tuple[MarginTier, ...]] | None = None,
+) -> Position:
     """A position of $1 to $100M, in profit or loss by up to half its notional."""
-    market = market_of(draw(schedules()), name)
+    market = market_of(draw(schedules() if tiers is None else tiers), name)
     mark = draw(prices())
     notional = draw(signed(1.0, 1e8))
     entry = mark * draw(st.floats(0.5, 1.5))
@@ -63,10 +85,10 @@ def balances(draw: st.DrawFn, asset: str = "SOL") -> Balance:
 
 
 @st.composite
-def cross_accounts(draw: st.DrawFn, max_positions: int = 4) -> Account:
-    """Positions in several markets over dollars (of up to twice their gross notional, or borrowed) and SOL."""
+def cross_accounts(draw: st.DrawFn, max_positions: int = 3) -> Account:
+    """Positions in several markets over dollars (up to twice the gross notional, or borrowed) and SOL."""
     count = draw(st.integers(1, max_positions))
-    held = tuple(draw(positions(name=f"M{number}-PERP")) for number in range(count))
+    held = tuple(draw(positions(f"M{number}-PERP", tiers=KNOWN)) for number in range(count))
     gross = sum(abs(position.notional_usd) for position in held)
     dollars = Balance("USD", gross * draw(st.floats(-0.5, 2.0)))
     others = (draw(balances()),) if draw(st.booleans()) else ()
