@@ -130,6 +130,16 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(
     assert [entry.name for entry in tmp_path.iterdir()] == ["result"]
 
 
+def test_a_reader_of_the_earlier_result_goes_on_reading_it(tmp_path: Path) -> None:
+    write_file(tmp_path / "scores", "old")
+    write_folder(tmp_path / "model", "old")
+    with (tmp_path / "scores").open() as scores, (tmp_path / "model" / MARKER).open() as manifest:
+        write_file(tmp_path / "scores", "new")
+        write_folder(tmp_path / "model", "new")
+        assert (scores.read(), manifest.read()) == ("old", "old")
+    assert (read_file(tmp_path / "scores"), read_folder(tmp_path / "model")) == ("new", "new")
+
+
 def test_another_writer_at_work_is_left_alone_and_the_last_one_wins(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with atomic_dir(target, MARKER) as slow:
