@@ -18,8 +18,9 @@ from features.events import ASSET
 from features.venue import Vectors, Venue
 from serving import cure, rows
 from serving.admission import CLOCK_SKEW_US, Admission
+from serving.batches import Columns, write
 from serving.log import EventLog, LogError
-from serving.rows import Columns, Request, Row
+from serving.rows import Request, Row
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import (
@@ -158,7 +159,7 @@ class Engine:
             if self._quote_asset in rows.assets_of(row) and self.venue.find_asset(self._quote_asset) < 0:
                 # the quote currency needs no row: it is an asset without a haircut, known once it is used
                 columns.add(ASSET, time_us, self.venue.asset(self._quote_asset), -1, (1.0, 1.0))
-            rows.write(row, time_us, self.venue, columns)
+            write(row, time_us, self.venue, columns)
         self.venue.apply(columns.batch())
         self._admission.record_sequences(
             source, [row.sequence for row in accepted if row.sequence is not None]

@@ -34,7 +34,7 @@ from features.state import (
     new_state,
 )
 from features.venue import Vectors, Venue
-from serving.rows import Columns, write_holdings
+from serving.batches import Columns, write_holdings
 from serving.wire import SentAccount
 
 Floats = npt.NDArray[np.float64]

@@ -27,6 +27,9 @@ Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # bounds that NaN and 
 Positive = Annotated[float, Meta(gt=0.0, le=LARGEST)]
 Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
+Figure = Annotated[float, Meta(extra_json_schema={"type": ["number", "null"]})]
+"""A number in an answer; NaN, which is not known, is written as null."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_US = 253_402_300_799_999_999  # the end of the year 9999
 
@@ -103,15 +106,15 @@ class Reason(Struct):
 
     code: str
     feature: str
-    value: float
-    contribution: float
+    value: Figure
+    contribution: Figure
 
 
 class Reduction(Struct):
     """An order that makes a position smaller: quantity signed as in a request's `orders`."""
 
     market: str
-    quantity: float
+    quantity: Figure
 
 
 class Cure(Struct):
@@ -131,14 +134,14 @@ class Answer(Struct):
     time: datetime
     sequence: int
     valid_until: datetime
-    pd_liquidation_1h: float
-    pd_liquidation_8h: float
-    pd_liquidation_24h: float
-    pd_negative_equity_24h: float
-    expected_loss_usd: float
-    static_initial_margin_rate: float
-    initial_margin_rate: float
-    maintenance_margin_rate: float
+    pd_liquidation_1h: Figure
+    pd_liquidation_8h: Figure
+    pd_liquidation_24h: Figure
+    pd_negative_equity_24h: Figure
+    expected_loss_usd: Figure
+    static_initial_margin_rate: Figure
+    initial_margin_rate: Figure
+    maintenance_margin_rate: Figure
     status: Literal["ok", "fallback"]
     fallback_reason: str | None
     model_version: str
@@ -173,19 +176,19 @@ class Position(Struct):
     """A position as the service holds it, funding settled."""
 
     market: str
-    quantity: float
-    entry_price: float
-    quote_usd: float
-    isolated_collateral_usd: float
-    mark: float
-    notional_usd: float
+    quantity: Figure
+    entry_price: Figure
+    quote_usd: Figure
+    isolated_collateral_usd: Figure
+    mark: Figure
+    notional_usd: Figure
 
 
 class Balance(Struct):
     """A balance as the service holds it."""
 
     asset: str
-    amount: float
+    amount: Figure
 
 
 class AccountAnswer(Struct):
@@ -197,12 +200,12 @@ class AccountAnswer(Struct):
     owner_id: str | None
     margin_mode: Literal["cross", "isolated"]
     opened_time: datetime | None
-    equity_usd: float
-    collateral_usd: float
-    initial_margin_usd: float
-    maintenance_margin_usd: float
-    initial_margin_rate_in_force: float
-    maintenance_margin_rate_in_force: float
+    equity_usd: Figure
+    collateral_usd: Figure
+    initial_margin_usd: Figure
+    maintenance_margin_usd: Figure
+    initial_margin_rate_in_force: Figure
+    maintenance_margin_rate_in_force: Figure
     positions: list[Position]
     balances: list[Balance]
 
@@ -269,7 +272,7 @@ def encode(answer: Any) -> bytes:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
-    """A request from JSON. Raises RefusalError 400 for what is not JSON and 422 for what is not this request."""
+    """A request from JSON; RefusalError 400 for what is not JSON, 422 for what is not this request."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
