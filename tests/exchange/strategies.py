@@ -1,14 +1,16 @@
-"""Markets and accounts as venues have them, for laws."""
+"""Markets and accounts as venues have them, and what may be done to them, for laws."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 
 from hypothesis import strategies as st
 
 from exchange.account import Account, Balance, Position
 from exchange.contracts import MarginTier, Market
+from tests.oracle import exchange_oracle as oracle
 
 
 @cache
@@ -93,3 +95,26 @@ def cross_accounts(draw: st.DrawFn, max_positions: int = 3) -> Account:
     dollars = Balance("USD", gross * draw(st.floats(-0.5, 2.0)))
     others = (draw(balances()),) if draw(st.booleans()) else ()
     return Account(held, (dollars, *others))
+
+
+FLAT = (MarginTier(math.inf, 0.1, 0.05),)
+
+
+def money_scale(account: Account) -> float:
+    """Size of the sums that make up the account: what rounding is measured against."""
+    gross = sum(abs(position.notional_usd) for position in account.positions)
+    return gross + sum(abs(balance.value_usd) for balance in account.balances)
+
+
+def remarked(account: Account, market: str, mark: float) -> Account:
+    return replace(
+        account,
+        positions=tuple(
+            replace(position, mark=mark) if position.market.market == market else position
+            for position in account.positions
+        ),
+    )
+
+
+def maintenance_tiers(tiers: tuple[MarginTier, ...]) -> list[oracle.Tier]:
+    return [(tier.notional_cap_usd, tier.maintenance_margin_rate) for tier in tiers]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_margin_has_no_jump_where_a_tier_begins(tiers: tuple[MarginTier, ...]) -
         at = initial_and_maintenance(tiers, edge)
         for before, after in zip(below, at, strict=True):
             assert abs(after - before) <= slack(edge, tiers)
+
+
+@given(schedules(), st.floats(-1.0, 1.0) | st.floats(-1e-6, 1e-6))
+def test_the_next_rate_applies_from_the_edge_on(tiers: tuple[MarginTier, ...], dollars: float) -> None:
+    """Just beyond an edge each dollar pays the next rate, just before it this one: not a dollar later."""
+    for tier, following in pairwise(tiers):
+        edge = tier.notional_cap_usd
+        rate = following.maintenance_margin_rate if dollars > 0 else tier.maintenance_margin_rate
+        at, near = (initial_and_maintenance(tiers, edge + step)[1] for step in (0.0, dollars))
+        # dollars as they are after rounding; other edges lie at least a dollar away
+        assert near - at == pytest.approx(((edge + dollars) - edge) * rate, abs=3 * slack(edge, tiers))
 
 
 @given(schedules(), notionals, notionals)

@@ -15,17 +15,10 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from exchange.account import (
-    Account,
-    Balance,
-    IdArray,
-    Position,
-    cross_figures,
-    liquidation_price,
-    notional_usd,
-)
+from exchange.account import Account, Balance, Position
 from exchange.compiled import compiled
 from exchange.contracts import FloatArray, MarginTier, Market, TierArrays, tiered_margin_usd
+from exchange.margin import IdArray, cross_figures, liquidation_price, notional_usd
 
 pytestmark = pytest.mark.real_data
 

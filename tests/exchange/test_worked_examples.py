@@ -9,8 +9,9 @@ import math
 
 import pytest
 
-from exchange.account import Account, Balance, Position, bankruptcy_price, margin_ratio
+from exchange.account import Account, Balance, Position
 from exchange.contracts import MarginTier, Market, tier_arrays
+from exchange.margin import bankruptcy_price, margin_ratio
 from tests.exchange.strategies import market_of
 
 CENT = 0.005

@@ -67,9 +67,7 @@ def gap(quantity: float, mark: float, buffer: float, tiers: Sequence[Tier], pric
     return exact(buffer) + moved - (margin(exact(quantity) * price, tiers) - before)
 
 
-def liquidation_price(
-    quantity: float, mark: float, buffer: float, tiers: Sequence[Tier]
-) -> Fraction | None:
+def liquidation_price(quantity: float, mark: float, buffer: float, tiers: Sequence[Tier]) -> Fraction | None:
     """The price above zero nearest to the mark at which the gap is zero, None where there is none.
 
     Between the prices at which the notional changes tier the gap is a straight line: through two points of
