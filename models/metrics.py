@@ -7,7 +7,7 @@ order of the rows. A figure that the data does not define (no events, no rows) i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +26,8 @@ METRICS = (
     "top_1pct_observed_over_expected",
     "calibration_error",
 )
-BINS = 10
+TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
+"""Where quantile bins are cut: shares of the rows, counted from the riskiest."""
 LEVEL = 0.90
 
 F64 = npt.NDArray[np.float64]
@@ -98,7 +99,7 @@ def measure(ranked: Ranked, weight: npt.ArrayLike | None = None) -> F64:
         area, precision, recall = _ranking(ranked, w, reached, events)
         ratio = float((w * ranked.probability).sum() / events)
         top = _top_observed_over_expected(ranked, w, reached)
-        bins = _quantile_bins(ranked, w, reached, BINS)
+        bins = _quantile_bins(ranked, w, reached, TENTHS)
         error = float(np.abs(bins.events - bins.expected).sum() / events)
     return np.array([area, precision, recall, brier, loss, ratio, top, error])
 
@@ -158,11 +159,11 @@ class Bins(NamedTuple):
         return self.events / self.rows
 
 
-def _quantile_bins(ranked: Ranked, w: F64, reached: F64, bins: int) -> Bins:
-    """Bins of about equal weight; a group of equal probabilities stays whole, in the bin of its middle."""
+def _quantile_bins(ranked: Ranked, w: F64, reached: F64, cut_at: Sequence[float]) -> Bins:
+    """Bins between the cuts; a group of equal probabilities stays whole, in the bin of its middle."""
     ends = reached[ranked.ends]
     middle = (ends + np.concatenate(([0.0], ends[:-1]))) / 2
-    cuts = np.searchsorted(middle, reached[-1] * np.arange(1, bins) / bins, side="right")
+    cuts = np.searchsorted(middle, reached[-1] * np.array(cut_at), side="right")
     bounds = np.concatenate(([0], np.concatenate(([0], ranked.ends))[cuts], [len(w)]))
     expected_reached = np.concatenate(([0.0], np.cumsum(w * ranked.probability)))
     event_reached = np.concatenate(([0.0], np.cumsum(w[ranked.event_rows])))
@@ -173,10 +174,12 @@ def _quantile_bins(ranked: Ranked, w: F64, reached: F64, bins: int) -> Bins:
     return Bins(rows[filled][::-1], events[filled][::-1], expected[filled][::-1])
 
 
-def quantile_bins(ranked: Ranked, bins: int = BINS, weight: npt.ArrayLike | None = None) -> Bins:
-    """Rows, events and expected events in at most `bins` quantile bins; empty ones are left out."""
+def quantile_bins(
+    ranked: Ranked, cut_at: Sequence[float] = TENTHS, weight: npt.ArrayLike | None = None
+) -> Bins:
+    """Rows, events and expected events between the cuts (rising shares of rows); empty bins are left out."""
     w = ranked.weights(weight)
-    return _quantile_bins(ranked, w, np.concatenate(([0.0], np.cumsum(w))), bins)
+    return _quantile_bins(ranked, w, np.concatenate(([0.0], np.cumsum(w))), cut_at)
 
 
 def metrics(
@@ -193,12 +196,12 @@ def resamples(time_us: I64, account: I64, draws: int, seed: int) -> Iterator[F64
     Days and accounts are drawn with replacement, independently; a row counts as often as its day times as
     often as its account. Rows of a day share the market and rows of an account share its owner's habits,
     so drawing single rows would promise far too much. The draws depend on the seed and on which days and
-    accounts there are, not on the order of the rows.
+    accounts there are, not on the order of the rows. No rows, no draws.
     """
     days, day = np.unique(np.asarray(time_us, np.int64) // DAY_US, return_inverse=True)
     accounts, owner = np.unique(account, return_inverse=True)
     generator = np.random.default_rng(seed)
-    for _ in range(draws):
+    for _ in range(draws if len(days) else 0):
         of_day = np.bincount(generator.integers(len(days), size=len(days)), minlength=len(days))
         of_account = np.bincount(
             generator.integers(len(accounts), size=len(accounts)), minlength=len(accounts)

@@ -91,7 +91,6 @@ def scorecard(
 
 def panel(scored: Scored, draws: int, seed: int) -> Json:
     """The figures of one set of rows for the model, both baselines and the differences between them."""
-    rows = len(scored.time_us)
     known = {name: np.isfinite(scored.probability[name]) for name in SCORES}
     both = {name: known["model"] & known[name] for name in BASELINES}
     subsets = [(name, known[name]) for name in SCORES]
@@ -104,10 +103,9 @@ def panel(scored: Scored, draws: int, seed: int) -> Json:
     }
     values = {key: mt.measure(ranked[key]) for key in distinct}
     drawn = {key: np.full((draws, len(mt.METRICS)), np.nan) for key in distinct}
-    if rows:
-        for draw, weight in enumerate(mt.resamples(scored.time_us, scored.account, draws, seed)):
-            for key, mask in distinct.items():
-                drawn[key][draw] = mt.measure(ranked[key], weight[mask])
+    for draw, weight in enumerate(mt.resamples(scored.time_us, scored.account, draws, seed)):
+        for key, mask in distinct.items():
+            drawn[key][draw] = mt.measure(ranked[key], weight[mask])
 
     result: Json = {**_counts(scored), "days": len(np.unique(scored.time_us // DAY_US))}
     for name in SCORES:
