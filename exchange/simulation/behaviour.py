@@ -20,7 +20,7 @@ CUSHION = 1.05
 """Collateral over initial margin that an opening trade or a withdrawal leaves."""
 STRESS_RATIO = 3.0
 """Collateral over maintenance under which traders begin to act on it."""
-STRESS_A_DAY = 3.0
+STRESS_A_DAY = 1.5
 """Answers a day per unit of ratio below that."""
 
 
@@ -44,7 +44,7 @@ class Crowd:
         offset = self.rng.random(len(self.back_bar)) * (BAR_US - 3 * SECOND_US)
         time_us = (bar_time_us + SECOND_US + offset).astype(np.int64)
         stressed = np.clip(STRESS_RATIO - ledger.figures[:, LEVEL], 0.0, STRESS_RATIO)
-        stressed = np.where(ledger.lots.any(axis=1), stressed, 0.0) * (STRESS_A_DAY / BARS_A_DAY)
+        stressed = np.where(ledger.open_positions > 0, stressed, 0.0) * (STRESS_A_DAY / BARS_A_DAY)
         drawn = self.rng.random(len(self.back_bar))
         acts = (self.back_bar == 0) & (drawn < stressed + people.deals_a_day * mood)
         comes = (self.back_bar > 0) & (self.back_bar <= ledger.bar)
@@ -64,7 +64,8 @@ class Crowd:
     def wiped_out(self, account: int) -> None:
         """Half of those who lost nearly everything come back within days, most others not in time."""
         ledger = self.ledger
-        if ledger.value_one(account)[EQUITY] < 0.1 * self.people.deposit_usd[account]:
+        left_usd = ledger.value_one(account)[EQUITY]
+        if left_usd < 0.1 * self.people.deposit_usd[account] and not ledger.held(account):
             days = self.rng.exponential(1.5 if self.rng.random() < 0.5 else 60.0)
             self.back_bar[account] = ledger.bar + 1 + int(days * BARS_A_DAY)
             ledger.basis[account] = 0.0
@@ -123,7 +124,7 @@ class Crowd:
                 if weak >= 0:
                     ledger.set_aside(account, weak, amount_usd)
                 return
-        market = weak if weak >= 0 else int(self.rng.choice(ledger.held(account)))
+        market = weak if weak >= 0 else self._one_of(ledger.held(account))
         self._reduce(account, market, self.rng.uniform(0.3, 1.0), time_us)
 
     def _act(self, account: int, time_us: int) -> None:
@@ -141,12 +142,13 @@ class Crowd:
             self._take_profit(account, time_us)
         elif held and choice < 0.50:
             share = 1.0 if choice < 0.42 else rng.uniform(0.2, 0.7)
-            self._reduce(account, int(rng.choice(held)), share, time_us)
+            self._reduce(account, self._one_of(held), share, time_us)
         elif held and choice < 0.56:
             # an isolated position is closed rather than turned: its collateral would have to be set anew
-            self._reduce(account, int(rng.choice(held)), 1.0 if self.people.isolated[account] else 2.0, time_us)
+            share = 1.0 if self.people.isolated[account] else 2.0
+            self._reduce(account, self._one_of(held), share, time_us)
         else:
-            market = int(rng.choice(held)) if held and rng.random() < 0.6 else self._favourite(account)
+            market = self._one_of(held) if held and rng.random() < 0.6 else self._favourite(account)
             self._add(account, market, time_us)
 
     def _take_profit(self, account: int, time_us: int) -> None:
@@ -160,6 +162,9 @@ class Crowd:
         amount_usd = round(amount_usd * self.rng.uniform(0.3, 0.9), 2)
         if amount_usd >= 1.0:
             ledger.transfer(account, -amount_usd, time_us)
+
+    def _one_of(self, markets: list[int]) -> int:
+        return markets[int(self.rng.random() * len(markets))]
 
     def _favourite(self, account: int) -> int:
         """A market drawn from the trader's taste."""
@@ -183,7 +188,8 @@ class Crowd:
 
     def _cost_usd(self, market: int, buys: bool, size_usd: float) -> float:
         """Fee and distance from mark of an order, rounded up for the tick."""
-        return 1.1 * (float(self.ledger.terms.taker_fee[market]) + self._away(market, buys, size_usd)) * size_usd
+        rate = float(self.ledger.terms.taker_fee[market]) + self._away(market, buys, size_usd)
+        return 1.1 * rate * size_usd
 
     def _deal(self, account: int, market: int, lots: int, time_us: int) -> None:
         terms, mark = self.ledger.terms, float(self.ledger.mark[market])
@@ -215,7 +221,7 @@ class Crowd:
             self._deal(account, market, -lots if held > 0 else lots, time_us)
 
     def _add(self, account: int, market: int, time_us: int) -> None:
-        """Open or increase towards the trader's leverage, shrunk until initial margin is met, or do nothing."""
+        """Open or increase towards the trader's leverage, shrunk until initial margin is met."""
         ledger, people, rng = self.ledger, self.people, self.rng
         side = self._side(account, market)
         figures = ledger.value_one(account)

@@ -34,37 +34,39 @@ def slippage(size_usd: float, used_usd: float, depth_usd: float) -> float:
 
 
 def force_close(ledger: Ledger, time_us: int) -> list[int]:
-    """Close every pool that is under maintenance, in the order of account ids; the accounts concerned.
+    """Close every pool that is under maintenance, in the order of account ids; all accounts concerned.
 
     The figures of all accounts with positions must be up to date.
     """
     before_usd, paid_usd = ledger.fund_usd, 0.0
     used_usd = np.zeros((len(ledger.mark), 2))
-    closed = []
+    touched: set[int] = set()
     for account in np.flatnonzero(ledger.figures[:, LEVEL] < 1.0).tolist():
         # an isolated account may have several pools to close; deleveraging may have cured one meanwhile
         while ledger.value_one(account)[LEVEL] < 1.0:
-            paid_usd += _liquidate(ledger, account, int(ledger.figures[account, WEAKEST]), used_usd, time_us)
-            closed.append(account)
+            only = int(ledger.figures[account, WEAKEST])
+            paid_usd += _liquidate(ledger, account, only, used_usd, touched, time_us)
     taken_usd = ledger.fund_usd - before_usd + paid_usd
     if taken_usd > 0.0:
         ledger.rows["fund"].append((time_us, before_usd + taken_usd, taken_usd, "liquidation_fees"))
     if paid_usd > 0.0:
         # a moment later, so that a time names one row and the balance never dips between them
         ledger.rows["fund"].append((time_us + 1, ledger.fund_usd, -paid_usd, "negative_equity"))
-    return closed
+    return sorted(touched)
 
 
 def _liquidate(
-    ledger: Ledger, account: int, only: int, used_usd: npt.NDArray[np.float64], time_us: int
-) -> float:
+    ledger: Ledger, account: int, only: int, used_usd: npt.NDArray[np.float64], touched: set[int],
+    time_us: int,
+) -> float:  # fmt: skip
     """Close all positions, or `only` one if not -1, market by market; what the fund paid."""
     markets = [only] if only >= 0 else ledger.held(account)
     equity_usd = ledger.pool_equity_usd(account, only) if only >= 0 else ledger.figures[account, EQUITY]
     left_usd, fee_due_usd = float(equity_usd), 0.0
     exits, notional = {}, {}
     for m in markets:
-        quantity, mark, tick = (float(x[m]) for x in (ledger.quantity[account], ledger.mark, ledger.terms.tick))
+        quantity, mark = float(ledger.quantity[account, m]), float(ledger.mark[m])
+        tick = float(ledger.terms.tick[m])
         notional[m] = ledger.notional_usd(account, m)
         book = (ledger.paths.bid_usd if quantity > 0 else ledger.paths.ask_usd)[ledger.bar, m]
         slip = slippage(notional[m], used_usd[m, int(quantity < 0)], book)
@@ -88,7 +90,7 @@ def _liquidate(
             # where no price above zero uses the share up, a nearly worthless one comes nearest
             price = float(ledger.terms.tick[m]) if math.isnan(price) else float(price)
             ledger.trade(account, m, -lots, price, 0.0, "liquidation", time_us)
-            _deleverage(ledger, m, -lots, price, time_us)
+            _deleverage(ledger, m, -lots, price, touched, time_us)
         else:
             fee_usd = fee_share * notional[m] * float(ledger.terms.liquidation_fee[m])
             ledger.trade(account, m, -lots, exits[m], fee_usd, "liquidation", time_us)
@@ -99,11 +101,13 @@ def _liquidate(
     if only < 0:
         ledger.sell_token(account)
     ledger.give_up_dust(account)
-    ledger.snapshot(account, time_us)
+    touched.add(account)
     return paid_usd
 
 
-def _deleverage(ledger: Ledger, market: int, lots: int, price: float, time_us: int) -> None:
+def _deleverage(
+    ledger: Ledger, market: int, lots: int, price: float, touched: set[int], time_us: int
+) -> None:
     """Close winners' positions on the side of `lots` (a long's are positive), most leveraged profit first."""
     side = 1 if lots > 0 else -1
     mark = float(ledger.mark[market])
@@ -125,6 +129,5 @@ def _deleverage(ledger: Ledger, market: int, lots: int, price: float, time_us: i
         ledger.trade(account, market, -side * taken, price, 0.0, "deleverage", time_us)
         loss_usd = max(side * (mark - price) * size, 0.0)
         ledger.rows["events"].append((time_us, account, "deleverage", market, size * mark, loss_usd))
-        if ledger.people.isolated[account]:
-            ledger.snapshot(account, time_us)
+        touched.add(account)
         left -= taken

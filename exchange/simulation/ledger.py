@@ -84,6 +84,8 @@ class Ledger:
     quote: Floats = field(init=False)
     margin: Floats = field(init=False)
     """Isolated collateral of a position; zero in cross accounts."""
+    open_positions: Ints = field(init=False)
+    """How many, by account."""
     amount: Floats = field(init=False)
     basis: Floats = field(init=False)
     """Dollars paid in less dollars taken out."""
@@ -97,6 +99,7 @@ class Ledger:
         accounts, markets = len(self.people.leverage), len(self.terms.lot)
         self.lots = np.zeros((accounts, markets), np.int64)
         self.quantity, self.entry, self.quote, self.margin = (np.zeros((accounts, markets)) for _ in range(4))
+        self.open_positions = np.zeros(accounts, np.int64)
         self.amount, self.basis = np.zeros((accounts, len(ASSETS))), np.zeros(accounts)
         self.figures, self.traded_usd = np.zeros((accounts, 6)), np.zeros(markets)
         self.rows = {table: [] for table in LOGGED}
@@ -108,7 +111,7 @@ class Ledger:
 
     def held(self, account: int) -> list[int]:
         """Markets in which an account has a position."""
-        return [int(m) for m in np.flatnonzero(self.lots[account])]
+        return [m for m, lots in enumerate(self.lots[account].tolist()) if lots != 0]
 
     def notional_usd(self, account: int, market: int) -> float:
         """Size of a position at mark."""
@@ -202,6 +205,7 @@ class Ledger:
             self.margin[account, market] -= margin
             self.amount[account, DOLLAR] += cash_leg - paid_usd + margin
         self.lots[account, market] = now
+        self.open_positions[account] += int(held == 0) - int(now == 0)
         self.quantity[account, market] = now * self.terms.lot[market]
         if now == 0:
             self.quote[account, market] = self.margin[account, market] = self.entry[account, market] = 0.0
@@ -209,7 +213,8 @@ class Ledger:
     def sell_token(self, account: int) -> None:
         """The house buys as much of the token as an account needs to repay borrowed dollars."""
         price = float(self.price[self.bar, TOKEN])
-        amount = min(float(self.amount[account, TOKEN]), max(-float(self.amount[account, DOLLAR]), 0.0) / price)
+        owed_usd = max(-float(self.amount[account, DOLLAR]), 0.0)
+        amount = min(float(self.amount[account, TOKEN]), owed_usd / price)
         self.amount[account, TOKEN] -= amount
         self.amount[account, DOLLAR] += amount * price
         self.maker_usd -= amount * price

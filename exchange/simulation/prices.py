@@ -37,8 +37,8 @@ class Paths(NamedTuple):
     """Bars of every market, float64[bars, markets] each."""
 
     mark: Floats
-    index: Floats
-    open: Floats
+    index_price: Floats
+    opening: Floats
     high: Floats
     low: Floats
     volume_usd: Floats
@@ -100,9 +100,7 @@ def _crash(rng: np.random.Generator, common: Floats, bar: int) -> None:
     common[bar : bar + len(path)] += path
 
 
-def price_paths(
-    listed: tuple[Listing, ...], history_bars: int, bars: int, rng: np.random.Generator
-) -> Paths:
+def price_paths(listed: tuple[Listing, ...], history_bars: int, bars: int, rng: np.random.Generator) -> Paths:
     """Paths of `history_bars` bars before the start, the start's own, and `bars` after it.
 
     Every 30 days begun hold one crash day, at a time drawn from the whole of them.
@@ -152,8 +150,8 @@ def price_paths(
     half_spread = np.array([listing.half_spread_bps for listing in listed]) * BPS
     return Paths(
         mark=mark,
-        index=mark / (1.0 + basis),
-        open=opened,
+        index_price=mark / (1.0 + basis),
+        opening=opened,
         high=high,
         low=low,
         volume_usd=volume,

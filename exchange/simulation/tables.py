@@ -57,7 +57,7 @@ def _market_tables(run: Run) -> dict[str, Columns]:
     ]
     paths = run.paths
     bar_columns = {
-        "mark_close": paths.mark, "index_close": paths.index, "mark_open": paths.open,
+        "mark_close": paths.mark, "index_close": paths.index_price, "mark_open": paths.opening,
         "mark_high": paths.high, "mark_low": paths.low, "volume_usd": paths.volume_usd,
         "open_interest_usd": run.open_interest_usd,
     }  # fmt: skip

@@ -51,12 +51,12 @@ def _market(name: str, tick: float, lot: float, fee: float, first_cap: float, ra
 def listings() -> tuple[Listing, ...]:
     """The markets of the generated venue, most traded first."""
     return (
-        Listing(_market("BTC-PERP", 0.1, 0.0001, 0.005, 250_000, 0.04), 94_000, 1.0, 0.008, 4e6, 6e7, 0.5),
-        Listing(_market("ETH-PERP", 0.01, 0.001, 0.005, 200_000, 0.04), 3_350, 1.2, 0.014, 2e6, 3e7, 0.7),
-        Listing(_market("SOL-PERP", 0.001, 0.01, 0.0075, 100_000, 0.05), 190, 1.4, 0.022, 1e6, 1.5e7, 1.0),
-        Listing(_market("DOGE-PERP", 1e-5, 1.0, 0.01, 50_000, 0.08), 0.315, 1.5, 0.030, 3e5, 5e6, 2.0),
-        Listing(_market("AVAX-PERP", 0.001, 0.01, 0.01, 50_000, 0.08), 35.5, 1.5, 0.028, 2e5, 3e6, 2.5),
-        Listing(_market("ARB-PERP", 1e-4, 0.1, 0.01, 25_000, 0.10), 0.72, 1.6, 0.034, 1e5, 2e6, 3.5),
+        Listing(_market("BTC-PERP", 0.1, 0.0001, 0.01, 250_000, 0.05), 94_000, 1.0, 0.008, 4e6, 6e7, 0.5),
+        Listing(_market("ETH-PERP", 0.01, 0.001, 0.01, 200_000, 0.05), 3_350, 1.2, 0.014, 2e6, 3e7, 0.7),
+        Listing(_market("SOL-PERP", 0.001, 0.01, 0.01, 100_000, 0.07), 190, 1.4, 0.022, 1e6, 1.5e7, 1.0),
+        Listing(_market("DOGE-PERP", 1e-5, 1.0, 0.015, 50_000, 0.1), 0.315, 1.5, 0.030, 3e5, 5e6, 2.0),
+        Listing(_market("AVAX-PERP", 0.001, 0.01, 0.015, 50_000, 0.1), 35.5, 1.5, 0.028, 2e5, 3e6, 2.5),
+        Listing(_market("ARB-PERP", 1e-4, 0.1, 0.015, 25_000, 0.1), 0.72, 1.6, 0.034, 1e5, 2e6, 3.5),
     )
 
 

@@ -55,7 +55,7 @@ def population(
     rng: np.random.Generator,
 ) -> People:  # fmt: skip
     """Draw `accounts` traders who are there from `first_bar` on or arrive between start and last bar."""
-    leverage = np.clip(rng.lognormal(np.log(3.2), 0.8, accounts), 0.3, 40.0)
+    leverage = np.clip(rng.lognormal(np.log(4.2), 0.85, accounts), 0.3, 40.0)
     wealth = np.clip(rng.lognormal(np.log(400.0), 2.0, accounts), 10.0, 400_000.0)
     isolated = (rng.random(accounts) < ISOLATED_SHARE).astype(np.uint8)
     pledged = (rng.random(accounts) < TOKEN_SHARE) & (isolated == 0)

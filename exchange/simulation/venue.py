@@ -27,7 +27,7 @@ START_US = 20_089 * DAY_US
 HISTORY_BARS = 10 * BARS_A_DAY
 WARM_UP_BARS = 2 * BARS_A_DAY
 """Before the start traders already trade, unrecorded, so that the run opens on a lived-in venue."""
-FUND_PER_ACCOUNT_USD = 15.0
+FUND_PER_ACCOUNT_USD = 3.0
 MOST_DAYS = 3_650.0
 
 
@@ -67,7 +67,7 @@ def run_venue(accounts: int, days: float, rng: np.random.Generator) -> Run:
     first_bar = start_bar - WARM_UP_BARS
     paths = price_paths(listed, start_bar, bars, rng)
     token = [listing.market.market for listing in listed].index(TOKEN_MARKET)
-    price = np.column_stack([np.ones(len(paths.index)), paths.index[:, token]])
+    price = np.column_stack([np.ones(len(paths.mark)), paths.index_price[:, token]])
     people = population(accounts, len(listed), first_bar, start_bar, end_bar, START_US, rng)
     ledger = Ledger(terms_of(listed), people, paths, price, fund_usd=FUND_PER_ACCOUNT_USD * accounts)
     crowd = Crowd(ledger, rng)
@@ -99,10 +99,13 @@ def _step(ledger: Ledger, crowd: Crowd, open_interest: Floats, time_us: int, *, 
     open_interest[bar] = (np.maximum(ledger.quantity, 0.0).sum(axis=0) + np.maximum(-net, 0.0)) * mark
     ledger.paths.volume_usd[bar] += ledger.traded_usd
     ledger.traded_usd[:] = 0.0
-    ledger.value(np.flatnonzero(ledger.lots.any(axis=1)))
+    ledger.value(np.flatnonzero(ledger.open_positions))
+    told: set[int] = set()
     if closing:
-        for account in force_close(ledger, time_us):
+        told.update(force_close(ledger, time_us))
+        for account in sorted(told):
             crowd.wiped_out(account)
     if bar % BARS_A_DAY == 0:
-        for account in np.flatnonzero(ledger.amount.any(axis=1) | ledger.lots.any(axis=1)).tolist():
-            ledger.snapshot(account, time_us)
+        told.update(np.flatnonzero(ledger.amount.any(axis=1) | (ledger.open_positions > 0)).tolist())
+    for account in sorted(told):
+        ledger.snapshot(account, time_us)
