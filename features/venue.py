@@ -16,6 +16,7 @@ from features.advance import advance_all
 from features.emit import FEATURES, FIGURES, emit, emit_open, gather
 from features.events import BALANCE, FILL, POSITION, EventBatch
 from features.state import (
+    NOW,
     USED_BALANCES,
     USED_POSITIONS,
     Portfolio,
@@ -116,8 +117,13 @@ class Venue:
         """Time of the newest event, -1 before the first."""
         return int(self.state.clock[0])
 
-    def open_vectors(self) -> Vectors:
-        """Vectors of all accounts with an open position, in id order."""
+    def open_vectors(self, at_us: int | None = None) -> Vectors:
+        """Vectors of all accounts with an open position, in id order, as of `at_us` (default: now).
+
+        `at_us` may be later than the newest event: what is known then is only older.
+        """
+        if at_us is not None:
+            self.state.clock[NOW] = max(self.state.clock[NOW], at_us)
         room = max(len(self.account_names), 1)
         ids = np.empty(room, np.int64)
         features = np.empty((room, FEATURES))

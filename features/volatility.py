@@ -108,6 +108,4 @@ def jump_share(variance_48h: float, bipower: float) -> float:
 @compiled
 def slow_variance(variance_48h: float) -> float:
     """Variance per second shrunk in logs towards the slow prior; NaN before the second bar."""
-    return math.exp(
-        (1.0 - PRIOR_WEIGHT) * math.log(variance_48h) + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE)
-    )
+    return math.exp((1.0 - PRIOR_WEIGHT) * math.log(variance_48h) + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE))

@@ -96,9 +96,7 @@ class Explainer:
         """Contributions of every feature to each row's score; rows must have no missing prior."""
         features = np.ascontiguousarray(features)
         outputs = self._session.run(features)
-        logits = np.column_stack(
-            [outputs.score_hazard_1h, outputs.score_hazard_8h, outputs.score_hazard_24h]
-        )
+        logits = np.column_stack([outputs.score_hazard_1h, outputs.score_hazard_8h, outputs.score_hazard_24h])
         cumulated = np.logaddexp(0.0, logits)  # -log(1 - hazard)
         weights = cumulated / cumulated.sum(axis=1, keepdims=True)
         contributions = np.zeros(features.shape)
@@ -126,7 +124,9 @@ class Explainer:
             order = np.argsort(-values, kind="stable")[:MOST_REASONS]
             found.append(
                 tuple(
-                    Reason(catalog.NAMES[k].upper(), catalog.NAMES[k], float(features[row, k]), float(values[k]))
+                    Reason(
+                        catalog.NAMES[k].upper(), catalog.NAMES[k], float(features[row, k]), float(values[k])
+                    )
                     for k in order
                     if values[k] > 0.0
                 )

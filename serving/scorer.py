@@ -20,7 +20,7 @@ from models.bundle import Bundle, BundleError
 from models.heads import Outputs
 from models.session import Session
 from serving.policy import suggest
-from serving.reasons import Explainer, Reason
+from serving.reasons import Explainer, Explanation, Reason
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,7 +46,9 @@ class Scores(NamedTuple):
     def explained(self) -> npt.NDArray[np.bool_]:
         """Rows that get reasons."""
         fine = np.array([reason is None for reason in self.fallback], bool)
-        return fine & ((self.pd[:, 2] >= REASONS_FROM_PD_24H) | (self.initial_rate > self.static_initial_rate))
+        return fine & (
+            (self.pd[:, 2] >= REASONS_FROM_PD_24H) | (self.initial_rate > self.static_initial_rate)
+        )
 
 
 class Scorer:
@@ -66,11 +68,6 @@ class Scorer:
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
             raise BundleError(f"{bundle.path / 'model.json'}: lacks or misstates {problem}") from None
-
-    @classmethod
-    def open(cls, bundle: Bundle) -> Scorer:
-        """The scorer of a bundle."""
-        return cls(bundle)
 
     def baseline(self, name: str, vectors: Vectors) -> Floats:
         """Calibrated probabilities of a baseline, float64[n, 4]."""
@@ -148,6 +145,10 @@ class Scorer:
                 else:
                     reasons[row] = "model_gave_no_number"
         return reasons
+
+    def take_apart(self, features: Floats) -> Explanation:
+        """Scores of rows as sums of contributions; rows must have no missing prior."""
+        return self._explainer.take_apart(features)
 
     def reasons(self, vectors: Vectors, scores: Scores, all_rows: bool = False) -> list[Sequence[Reason]]:
         """What raises each row's risk most, at most three reasons; empty where none are due.

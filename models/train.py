@@ -1,0 +1,324 @@
+"""Training: hazards of liquidation over a structural prior, and what follows from a liquidation.
+
+A hazard's score is `intercept + slope x (prior + trees)`. The prior is the first passage of the
+account's buffer, which extrapolates; shallow trees, monotone in the direction that the catalogue states,
+add what the prior misses: their number is chosen by walk-forward inside the training rows, and the
+calibration is fitted on the predictions of the same walk-forward.
+
+Trees read only what speaks of the account itself. A number that is the same for every account at a time
+(a coin's volatility, say) lets trees memorise the few episodes of the past.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+
+from exchange.errors import InputError
+from exchange.units import HOUR_US
+from features import catalog
+from features import emit as figure
+from models import baselines
+from models.export import HeadSpec
+from models.horizons import HORIZONS_H
+from models.labels import NO_LABEL_END, Fold, purged_folds
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+TREE_FEATURES = (
+    "margin_ratio",
+    "distance_to_liquidation",
+    "buffer_over_sigma",
+    "buffer_over_sigma_6h",
+    "buffer_over_sigma_48h",
+    "buffer_over_sigma_har",
+    "buffer_over_sigma_slow",
+    "slippage_over_buffer",
+    "position_over_depth",
+)
+"""Columns that trees may read: of the account, with a direction of risk."""
+
+PARAMETERS: dict[str, Any] = {
+    "objective": "binary",
+    "learning_rate": 0.03,
+    "num_leaves": 5,
+    "min_data_in_leaf": 500,
+    "lambda_l2": 50.0,
+    "feature_fraction": 0.7,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,  # on the few rows of a venue of hundreds of accounts threads only wait for each other
+    "verbose": -1,
+}
+ROUNDS = (30, 60, 120)
+"""Numbers of trees to choose from; few, since the prior does most."""
+
+FOLDS = 4
+FEWEST_EVENTS = 30
+"""Accounts with an event that a head needs before anything but a constant is fitted."""
+
+REQUIRED_SHARE = 0.99
+"""A feature known in this share of the training rows is required: without it a row is a fallback."""
+
+DEFAULT_SEVERITY = 0.05
+"""Shortfall over notional where no case of negative equity was seen: the fee and a 3% gap."""
+
+
+class Rows(NamedTuple):
+    """Training rows, one an account and decision time; accounts are codes over all datasets."""
+
+    time_us: Integers
+    account: Integers
+    features: Floats  # (n, catalogue)
+    figures: Floats  # (n, FIGURES)
+    label_end_us: Integers  # (n, horizons), NO_LABEL_END where a label cannot be known
+    liquidated_us: Integers  # first liquidation after the row's time, NEVER_US if none
+    negative_us: Integers  # first negative equity
+    shortfall_usd: Floats  # of that, NaN if none
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head as it goes into the graph, and what was learnt about it on the way."""
+
+    spec: HeadSpec
+    booster: lgb.Booster | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that training decides."""
+
+    heads: list[TrainedHead]
+    model: dict[str, Any]
+    """Constants for `model.json`."""
+
+
+Progress = Callable[[str], None]
+
+
+def train(rows: Rows, seed: int = 7, progress: Progress = lambda _: None) -> Trained:
+    """Fit all heads, calibrations and baseline levels on rows whose labels are all known by now.
+
+    Deterministic for the same rows and seed. Raises InputError where there are no rows or no liquidation.
+    """
+    if len(rows.time_us) == 0:
+        raise InputError("there is nothing to train on: no account has an open position at a decision time")
+    heads = []
+    for k, hours in enumerate(HORIZONS_H):
+        progress(f"hazard within {hours} h")
+        heads.append(_hazard(rows, k, seed))
+    if not any(head.facts["events"] for head in heads):
+        raise InputError("there is nothing to learn from: no liquidation within a day of any decision time")
+    progress("negative equity")
+    heads += [_negative(rows), _severity(rows)]
+    known = ~np.isnan(rows.features)
+    required = [name for k, name in enumerate(catalog.NAMES) if known[:, k].mean() >= REQUIRED_SHARE]
+    usual = rows.features[:, [catalog.index("buffer_over_notional"), catalog.index("buffer_over_sigma_slow")]]
+    usual = usual[(usual > 0.0).all(axis=1)]
+    buffer, distance = np.median(usual, axis=0)
+    model = {
+        "horizons_h": list(HORIZONS_H),
+        "heads": {head.spec.name: _constants(head) for head in heads},
+        "required_features": required,
+        "tree_features": list(TREE_FEATURES),
+        "baseline_levels": _levels(rows),
+        "mean_severity": heads[4].spec.intercept,
+        "usual": {"buffer_over_notional": float(buffer), "slow_sigma_day": float(buffer / distance)},
+        "seed": seed,
+    }
+    return Trained(heads, model)
+
+
+def _constants(head: TrainedHead) -> dict[str, Any]:
+    spec = head.spec
+    return {"intercept": spec.intercept, "slope": spec.slope, "link": spec.link, **head.facts}
+
+
+# ---- hazards ---------------------------------------------------------------------------------------
+
+
+def eligible(rows: Rows, k: int) -> tuple[Flags, Flags]:
+    """Rows that count for hazard k and whether the event came: in the window's new part, given none before."""
+    end_us = rows.label_end_us[:, k]
+    counts = end_us != NO_LABEL_END
+    counts &= ~np.isnan(rows.features[:, catalog.index(catalog.PRIOR_HAZARDS[k])])
+    if k:
+        before_us = rows.label_end_us[:, k - 1]
+        counts &= (before_us != NO_LABEL_END) & (rows.liquidated_us > before_us)
+    return counts, rows.liquidated_us <= end_us
+
+
+def _hazard(rows: Rows, k: int, seed: int) -> TrainedHead:
+    counts, came = eligible(rows, k)
+    name = f"hazard_{HORIZONS_H[k]}h"
+    offset = catalog.index(catalog.PRIOR_HAZARDS[k])
+    columns = [catalog.index(feature) for feature in TREE_FEATURES]
+    features, came = rows.features[counts], came[counts]
+    account, time_us, end_us = rows.account[counts], rows.time_us[counts], rows.label_end_us[counts, k]
+    accounts = len(np.unique(account[came]))
+    facts: dict[str, Any] = {"rows": len(came), "events": int(came.sum()), "accounts": accounts}
+    prior = features[:, offset]
+    if accounts < FEWEST_EVENTS:
+        shift = baselines.fit_level(1.0 / (1.0 + np.exp(-prior)), came)
+        return TrainedHead(HeadSpec(name, None, (), offset, shift, 1.0), None, facts | {"rounds": 0})
+
+    folds = _folds(time_us, end_us, came)
+    outside = {count: np.full(len(came), np.nan) for count in ROUNDS}
+    for fold in folds:
+        booster = _boost(features[fold.training][:, columns], prior[fold.training], came[fold.training], seed)
+        for count in ROUNDS:
+            outside[count][fold.validation] = _margin(booster, features[fold.validation][:, columns], count)
+    rounds = _choose_rounds(outside, prior, came, folds)
+    validated = ~np.isnan(outside[rounds])
+    if came[validated].sum() >= FEWEST_EVENTS:
+        margin, happened = (prior + outside[rounds])[validated], came[validated]
+    else:  # a record too short to look ahead in: the prior alone, calibrated on what there is
+        margin, happened, rounds = prior, came, 0
+    intercept, slope = _platt(margin, happened)
+    booster = _boost(features[:, columns], prior, came, seed, rounds) if rounds else None
+    trees = booster.dump_model() if booster is not None else None
+    spec = HeadSpec(name, trees, tuple(columns) if trees else (), offset, intercept, slope)
+    return TrainedHead(spec, booster, facts | {"rounds": rounds})
+
+
+def _folds(time_us: Integers, label_end_us: Integers, came: Flags) -> list[Fold]:
+    """Walk-forward folds with events on both sides; fewer where the record is short."""
+    for count in range(FOLDS, 0, -1):
+        try:
+            folds = purged_folds(time_us, label_end_us, count)
+        except ValueError:
+            continue
+        kept = [fold for fold in folds if came[fold.training].any() and came[fold.validation].any()]
+        if kept:
+            return kept
+    return []
+
+
+def _boost(features: Floats, prior: Floats, came: Flags, seed: int, rounds: int = ROUNDS[-1]) -> lgb.Booster:
+    """Trees over a prior whose level is first brought to that of the rows."""
+    shift = baselines.fit_level(1.0 / (1.0 + np.exp(-prior)), came)
+    directions = [catalog.FEATURES[catalog.index(name)].direction for name in TREE_FEATURES]
+    data = lgb.Dataset(features, came.astype(np.float64), init_score=prior + shift, free_raw_data=True)
+    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
+    return lgb.train(parameters, data, num_boost_round=rounds)
+
+
+def _margin(booster: lgb.Booster, features: Floats, rounds: int) -> Floats:
+    return np.asarray(booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=1))
+
+
+def _choose_rounds(outside: dict[int, Floats], prior: Floats, came: Flags, folds: list[Fold]) -> int:
+    """The number of trees with the best mean average precision over the folds; fewer on a tie."""
+    best, chosen = -math.inf, ROUNDS[0]
+    for count in ROUNDS:
+        scores = []
+        for fold in folds:
+            rows = fold.validation
+            scores.append(average_precision_score(came[rows], prior[rows] + outside[count][rows]))
+        mean = float(np.mean(scores)) if scores else -math.inf
+        if mean > best + 1e-12:
+            best, chosen = mean, count
+    return chosen
+
+
+def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
+    """Intercept and slope of logistic calibration; a slope that would turn the ranking round is 1."""
+    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(margin[:, None], came)
+    slope = float(fitted.coef_[0, 0])
+    if slope <= 0.0:
+        return baselines.fit_level(1.0 / (1.0 + np.exp(-margin)), came), 1.0
+    return float(fitted.intercept_[0]), slope
+
+
+# ---- what follows from a liquidation ---------------------------------------------------------------
+
+
+def _negative(rows: Rows) -> TrainedHead:
+    """Negative equity within a day given liquidation: the share of accounts, with half a case added.
+
+    Cases are counted once an account, since the rows of one failure are copies of each other.
+    """
+    end_us = rows.label_end_us[:, -1]
+    known = end_us != NO_LABEL_END
+    liquidated = known & (rows.liquidated_us <= end_us)
+    negative = known & (rows.negative_us <= end_us)
+    cases = len(np.unique(rows.account[negative]))
+    accounts = len(np.unique(rows.account[liquidated | negative]))
+    share = (cases + 0.5) / (accounts + 1.0)
+    facts = {
+        "rows": int(liquidated.sum()),
+        "events": int(negative.sum()),
+        "accounts": cases,
+        "fitted": "constant",
+    }
+    spec = HeadSpec("negative_given_liquidation", intercept=math.log(share / (1.0 - share)))
+    return TrainedHead(spec, None, facts)
+
+
+def _severity(rows: Rows) -> TrainedHead:
+    """Shortfall over gross notional given negative equity: total over total, once an account.
+
+    A constant: cases are far too few to fit anything (`facts` says how few).
+    """
+    end_us = rows.label_end_us[:, -1]
+    negative = np.flatnonzero((end_us != NO_LABEL_END) & (rows.negative_us <= end_us))
+    last = {
+        int(rows.account[row]): row for row in negative[np.argsort(rows.time_us[negative], kind="stable")]
+    }
+    chosen = np.array(sorted(last.values()), np.int64)
+    lost = float(np.nansum(rows.shortfall_usd[chosen]))
+    at_risk = float(np.nansum(rows.figures[chosen, figure.GROSS_NOTIONAL_USD]))
+    share = min(lost / at_risk, 1.0) if at_risk > 0.0 else DEFAULT_SEVERITY
+    facts = {"rows": len(negative), "events": len(negative), "accounts": len(chosen), "fitted": "constant"}
+    return TrainedHead(HeadSpec("severity", intercept=share, link="identity"), None, facts)
+
+
+# ---- baselines -------------------------------------------------------------------------------------
+
+
+def targets(rows: Rows) -> dict[str, tuple[Flags, Flags]]:
+    """For each target of a score the rows whose label is known, and whether the event came."""
+    found = {}
+    for k, hours in enumerate(HORIZONS_H):
+        end_us = rows.label_end_us[:, k]
+        found[f"liquidation_{hours}h"] = (end_us != NO_LABEL_END, rows.liquidated_us <= end_us)
+    end_us = rows.label_end_us[:, -1]
+    found["negative_equity_24h"] = (end_us != NO_LABEL_END, rows.negative_us <= end_us)
+    return found
+
+
+def _levels(rows: Rows) -> dict[str, dict[str, float]]:
+    levels: dict[str, dict[str, float]] = {}
+    ratio = rows.figures[:, figure.MARGIN_RATIO]
+    distance = rows.figures[:, figure.BUFFER_OVER_SIGMA_DAY]
+    for baseline in baselines.BASELINES:
+        levels[baseline] = {}
+        for target, (known, came) in targets(rows).items():
+            raw = baselines.raw_probability(baseline, target, ratio[known], distance[known])
+            levels[baseline][target] = baselines.fit_level(raw, came[known])
+    return levels
+
+
+def purged(rows: Rows, until_us: int) -> Rows:
+    """The rows as they could be known at `until_us`: later labels are unknown, later rows are gone."""
+    kept = rows.time_us <= until_us
+    label_end_us = np.where(rows.label_end_us <= until_us, rows.label_end_us, NO_LABEL_END)
+    rows = rows._replace(label_end_us=label_end_us)
+    return Rows(*(column[kept] for column in rows))
+
+
+HORIZONS_US = tuple(hours * HOUR_US for hours in HORIZONS_H)

@@ -1,0 +1,203 @@
+"""`perprisk evaluate`: a model judged on a stretch of history beside both baselines, with pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.errors import InputError
+from features import catalog
+from features import emit as figure
+from features.venue import Vectors
+from models import labels, plots
+from models import scorecard as cards
+from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
+from models.bundle import Bundle
+from models.train import HORIZONS_US, Rows, targets
+from pipelines.output import atomic_dir, check_folder
+from pipelines.progress import progress
+from pipelines.replay import labelled_rows, observations
+from pipelines.store import Dataset
+from pipelines.times import format_time
+from serving.scorer import Scorer, Scores
+
+MARKER = "scorecard.json"
+MOST_EXPLAINED_ROWS = 2_000
+"""Rows that the SHAP pictures show, chosen evenly along the riskiest tenth and the rest."""
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores of labelled rows, what came of them, and the figures."""
+
+    rows: Rows
+    scores: Scores
+    probability: dict[str, npt.NDArray[np.float64]]  # by score, (n, targets)
+    known: dict[str, Flags]  # rows that count for a target
+    came: dict[str, Flags]
+    card: dict[str, Any]
+    explained: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # contributions, features
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The figures at 24 h for all accounts."""
+        return dict(self.card["targets"]["liquidation"]["24h"]["all"])
+
+    def flat_metrics(self) -> dict[str, float]:
+        """Figures of the model by name, those that are defined."""
+        found = {}
+        for target, horizons in self.card["targets"].items():
+            for horizon, panels in horizons.items():
+                for name, value in panels["all"]["model"].items():
+                    if isinstance(value, int | float) and math.isfinite(value):
+                        found[f"{target}_{horizon}_{name}"] = float(value)
+        return found
+
+
+def run(dataset: Path, model: Path, from_us: int, to_us: int, every_us: int, out: Path) -> int:
+    """Judge a model on a dataset between two times and write scorecard and pictures to `out`."""
+    check_folder(out, MARKER)
+    history = Dataset.open(dataset, "accounts")
+    bundle = Bundle.open(model, catalog.fingerprint())
+    judged = judge(history, Scorer(bundle), from_us, to_us, every_us)
+    with atomic_dir(out, MARKER) as folder:
+        (folder / MARKER).write_text(json.dumps(judged.card, indent=1, allow_nan=False) + "\n")
+        for name, png in pictures(judged).items():
+            (folder / f"{name}.png").write_bytes(png)
+    print(cards.table(judged.card))
+    return 0
+
+
+def judge(
+    dataset: Dataset, scorer: Scorer, from_us: int, to_us: int, every_us: int, draws: int = 200
+) -> Judged:
+    """Score every decision time of [from, to] and compare with what came after it."""
+    meta = dataset.meta
+    if to_us < meta.start_us or from_us > meta.end_us:
+        raise InputError(
+            f"{dataset.path}: nothing to judge from {format_time(from_us)} to {format_time(to_us)}, the dataset "
+            f"runs from {format_time(meta.start_us)} to {format_time(meta.end_us)}"
+        )
+    seen = observations(dataset)
+    grids = [
+        labels.decision_times(
+            meta.start_us, meta.end_us, every_us, horizon_us, seen, (from_us, to_us)
+        ).time_us
+        for horizon_us in HORIZONS_US
+    ]
+    times_us = np.unique(np.concatenate(grids))
+    if len(times_us) == 0:
+        raise InputError(
+            f"{dataset.path}: no decision time from {format_time(from_us)} to {format_time(to_us)} whose outcome is "
+            f"known by {format_time(meta.end_us)}"
+        )
+    with progress(len(times_us), "scoring history") as bar:
+        rows = labelled_rows(dataset, times_us, meta.end_us, bar.advance)
+    if len(rows.time_us) == 0:
+        raise InputError(
+            f"{dataset.path}: no account has an open position at any of {len(times_us)} decision times"
+        )
+    described = {"venue": meta.venue, "digest": dataset.digest()}
+    on_grid = {
+        f"liquidation_{int(h)}h": np.isin(rows.time_us, grid)
+        for h, grid in zip((1, 8, 24), grids, strict=True)
+    }
+    on_grid["negative_equity_24h"] = on_grid["liquidation_24h"]
+    with progress(None, "measuring, with intervals"):
+        return judge_rows(scorer, rows, on_grid, described, (from_us, to_us), every_us, draws)
+
+
+def judge_rows(
+    scorer: Scorer,
+    rows: Rows,
+    on_grid: dict[str, Flags] | None = None,
+    described: dict[str, Any] | None = None,
+    span_us: tuple[int, int] | None = None,
+    every_us: int = 0,
+    draws: int = 200,
+) -> Judged:
+    """Score labelled rows; `on_grid` says which rows are decision times of each target (default: all)."""
+    vectors = Vectors(rows.account, rows.features, rows.figures)
+    scores = scorer.score(vectors)
+    probability = {"model": scores.pd} | {name: scorer.baseline(name, vectors) for name in BASELINES}
+    known, came = {}, {}
+    for target, (has_label, happened) in targets(rows).items():
+        known[target] = has_label if on_grid is None else has_label & on_grid[target]
+        came[target] = happened
+    equity = rows.figures[:, figure.EQUITY_USD]
+    scored: dict[str, dict[str, cards.Scored]] = {}
+    for k, target in enumerate(TARGETS):
+        chosen = known[target]
+        kind = target.rsplit("_", 1)[0]
+        scored.setdefault(kind, {})[f"{int(TARGET_HORIZON_H[k])}h"] = cards.Scored(
+            rows.time_us[chosen],
+            rows.account[chosen],
+            came[target][chosen],
+            equity[chosen],
+            {name: values[chosen, k] for name, values in probability.items()},
+        )
+    first, last = span_us or (int(rows.time_us.min()), int(rows.time_us.max()))
+    card = cards.scorecard(
+        scored,
+        dataset=described or {},
+        model_version=scorer.model_version,
+        from_us=first,
+        to_us=last,
+        every_s=every_us / 1e6,
+        draws=draws,
+    )
+    return Judged(rows, scores, probability, known, came, card, _explained(scorer, vectors, scores))
+
+
+def _explained(
+    scorer: Scorer, vectors: Vectors, scores: Scores
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Contributions and features of a sample of rows, the risky ones well represented."""
+    usable = np.flatnonzero([reason is None for reason in scores.fallback])
+    order = usable[np.argsort(-scores.pd[usable, 2], kind="stable")]
+    risky, rest = order[: len(order) // 10], order[len(order) // 10 :]
+    half = MOST_EXPLAINED_ROWS // 2
+    sample = np.concatenate([part[:: max(1, math.ceil(len(part) / half))] for part in (risky, rest)])
+    features = vectors.features[sample]
+    return scorer.take_apart(features).contributions, features
+
+
+def pictures(judged: Judged) -> dict[str, bytes]:
+    """PNG pictures by name: those for which there is something to show."""
+    rows, name = judged.rows, "liquidation_24h"
+    chosen = judged.known[name]
+    came = judged.came[name][chosen]
+    found: dict[str, bytes] = {}
+    contributions, features = judged.explained
+    if len(contributions):
+        moved = np.flatnonzero(np.abs(contributions).max(axis=0) > 0)
+        names = [catalog.NAMES[k] for k in moved]
+        found["shap_beeswarm"] = plots.shap_beeswarm(contributions[:, moved], features[:, moved], names)
+        found["shap_bar"] = plots.shap_bar(contributions[:, moved], features[:, moved], names)
+    if not came.any():
+        return found
+    day = {score: values[chosen, 2] for score, values in judged.probability.items()}
+    time_us, account = rows.time_us[chosen], rows.account[chosen]
+    usable = np.all([np.isfinite(values) for values in day.values()], axis=0)
+    day = {score: values[usable] for score, values in day.items()}
+    came, time_us, account = came[usable], time_us[usable], account[usable]
+    found["reliability"] = plots.reliability(came, day["model"], time_us, account)
+    found["precision_recall"] = plots.precision_recall(came, day)
+    found["over_time"] = plots.over_time(time_us, came, day["model"])
+    events = np.unique(np.column_stack([account[came], rows.liquidated_us[chosen][usable][came]]), axis=0)
+    found["lead_time"] = plots.lead_time(time_us, account, day["model"], events[:, 0], events[:, 1])
+    found["margins"] = plots.margins(
+        judged.scores.static_initial_rate[chosen][usable],
+        judged.scores.initial_rate[chosen][usable],
+        day["model"],
+        rows.figures[chosen, figure.GROSS_NOTIONAL_USD][usable],
+    )
+    return found

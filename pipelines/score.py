@@ -1,0 +1,105 @@
+"""`perprisk score`: every account with an open position at the times asked for, streamed to Parquet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exchange.errors import InputError
+from features import catalog
+from features.venue import Vectors, Venue
+from models.bundle import Bundle
+from pipelines.output import atomic_file, check_file
+from pipelines.progress import progress
+from pipelines.replay import replay
+from pipelines.store import Dataset
+from pipelines.times import format_time
+from serving.scorer import Scorer
+
+MOST_REASONS = 3
+
+SCHEMA = pa.schema(
+    [
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("account_id", pa.string()),
+        *((name, pa.float64()) for name in (
+            "pd_liquidation_1h", "pd_liquidation_8h", "pd_liquidation_24h", "pd_negative_equity_24h",
+            "expected_loss_usd", "static_initial_margin_rate", "initial_margin_rate",
+            "maintenance_margin_rate")),
+        *((name, pa.string()) for name in (
+            "status", "fallback_reason", "reason_1", "reason_2", "reason_3", "model_version")),
+    ]
+)  # fmt: skip
+
+
+def run(
+    dataset: Path,
+    model: Path,
+    times_us: list[int] | None,
+    from_us: int | None,
+    to_us: int | None,
+    every_us: int | None,
+    out: Path,
+) -> int:
+    """Score at `times_us`, or along [from, to] every so often, and write the rows to `out`."""
+    check_file(out)
+    history = Dataset.open(dataset, "accounts")
+    scorer = Scorer(Bundle.open(model, catalog.fingerprint()))
+    if times_us is None:
+        assert from_us is not None and to_us is not None and every_us is not None
+        wanted = np.arange(from_us, to_us + 1, every_us, dtype=np.int64)
+    else:
+        wanted = np.unique(np.array(times_us, np.int64))
+    rows = write_scores(history, scorer, wanted, out)
+    print(f"{rows} rows written to {out}", file=sys.stderr)
+    return 0
+
+
+def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int64], out: Path) -> int:
+    """Write scores at rising times to a Parquet file, whole or not at all; the number of rows.
+
+    Raises InputError for a time that the dataset says nothing of.
+    """
+    meta = dataset.meta
+    for time_us in (times_us[0], times_us[-1]):
+        if not meta.start_us <= time_us <= meta.end_us:
+            side = "before the start" if time_us < meta.start_us else "after the end"
+            bound_us = meta.start_us if time_us < meta.start_us else meta.end_us
+            raise InputError(
+                f"{dataset.path}: {format_time(int(time_us))} is {side} of the dataset, {format_time(bound_us)}"
+            )
+    written = 0
+    with atomic_file(out) as path, pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        with progress(len(times_us), "scoring") as bar:
+            for time_us, vectors, venue in replay(dataset, times_us, bar.advance):
+                writer.write_table(score_table(scorer, venue, vectors, time_us))
+                written += len(vectors.account)
+    return written
+
+
+def score_table(scorer: Scorer, venue: Venue, vectors: Vectors, time_us: int) -> pa.Table:
+    """The rows of one decision time, in the columns of SCHEMA."""
+    scores = scorer.score(vectors)
+    reasons = [[reason.text for reason in found] for found in scorer.reasons(vectors, scores)]
+    rows = len(scores.account)
+    texts = [[found[k] if k < len(found) else None for found in reasons] for k in range(MOST_REASONS)]
+    columns = [
+        np.full(rows, time_us, np.int64),
+        [venue.account_names[key] for key in scores.account],
+        *scores.pd.T,
+        scores.expected_loss_usd,
+        scores.static_initial_rate,
+        scores.initial_rate,
+        scores.maintenance_rate,
+        ["ok" if reason is None else "fallback" for reason in scores.fallback],
+        scores.fallback,
+        *texts,
+        [scorer.model_version] * rows,
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)

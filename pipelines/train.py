@@ -1,0 +1,157 @@
+"""`perprisk train`: datasets in, one MODEL folder out, the run recorded."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exchange.errors import InputError
+from exchange.units import DAY_US, HOUR_US
+from features import catalog
+from models import registry
+from models.bundle import MANIFEST, Bundle, fill_bundle
+from models.card import model_card
+from models.export import export_heads
+from models.horizons import HORIZONS_H
+from models.train import PARAMETERS, Rows, Trained, purged, train
+from pipelines.evaluate import Judged, judge_rows, pictures
+from pipelines.output import atomic_dir, check_folder
+from pipelines.progress import progress
+from pipelines.replay import DEFAULT_EVERY_US, joined, training_rows, training_times
+from pipelines.store import Dataset
+from pipelines.times import format_time
+from serving.scorer import Scorer
+
+LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "numba", "onnx", "onnxruntime", "polars", "shap")
+HELD_OUT_SHARE = 0.25
+"""Share of the time, at the end, on which a model of the rest is judged for the card and the record."""
+
+
+def run(datasets: list[Path], out: Path, until_us: int | None, tracking_uri: str | None) -> int:
+    """Train on the datasets and write the model to `out`; 0 when done."""
+    version = train_model(datasets, out, until_us, tracking_uri)
+    print(f"model {version} written to {out}", file=sys.stderr)
+    return 0
+
+
+def train_model(
+    paths: list[Path], out: Path, until_us: int | None = None, tracking_uri: str | None = None
+) -> str:
+    """Train, write the bundle at once or not at all, record the run; the model version."""
+    if not paths:
+        raise InputError("no dataset to train on")
+    check_folder(out, MANIFEST)
+    opened = [Dataset.open(path, "accounts") for path in paths]
+    parts: list[Rows] = []
+    accounts = 0
+    for dataset in opened:
+        last_us = dataset.meta.end_us if until_us is None else min(until_us, dataset.meta.end_us)
+        steps = len(training_times(dataset, DEFAULT_EVERY_US, last_us))
+        with progress(steps, f"features of {dataset.path.name}") as bar:
+            rows = training_rows(dataset, DEFAULT_EVERY_US, last_us, bar.advance, accounts)
+        accounts = max(accounts, int(rows.account.max(initial=accounts - 1)) + 1)
+        parts.append(rows)
+    rows = joined(parts)
+    with progress(None, "training"):
+        trained = train(rows)
+    described = [_described(dataset, until_us) for dataset in opened]
+    model = trained.model | {"datasets": described, "code": version("perprisk"), "libraries": _libraries()}
+    exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
+    with progress(None, "judging on held-out time"):
+        judged = _held_out(rows)
+    card = model_card(model, judged.summary if judged else None)
+    with atomic_dir(out, MANIFEST) as folder:
+        model_version = fill_bundle(
+            folder, exported.graph, model, exported.forests, card, catalog.fingerprint()
+        )
+        bundle = Bundle.open(folder, catalog.fingerprint())
+        with progress(None, "recording the run"):
+            _record(
+                bundle, trained, judged, rows, described, tracking_uri or registry.default_uri(Path.cwd())
+            )
+    return model_version
+
+
+def _described(dataset: Dataset, until_us: int | None) -> dict[str, Any]:
+    meta = dataset.meta
+    end_us = meta.end_us if until_us is None else min(until_us, meta.end_us)
+    return {
+        "venue": meta.venue,
+        "start": format_time(meta.start_us),
+        "end": format_time(end_us),
+        "digest": dataset.digest(),
+    }
+
+
+def _libraries() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def _held_out(rows: Rows) -> Judged | None:
+    """How a model of the first three quarters of the time does on the last one; None where it is too short."""
+    first, last = int(rows.time_us.min()), int(rows.time_us.max())
+    cut_us = first + int((last - first) * (1.0 - HELD_OUT_SHARE)) // DAY_US * DAY_US
+    earlier = purged(rows, cut_us)
+    later = Rows(*(column[rows.time_us > cut_us] for column in rows))
+    if len(earlier.time_us) == 0 or len(later.time_us) == 0:
+        return None
+    try:
+        trained = train(earlier)
+    except InputError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
+        fill_bundle(Path(folder), exported.graph, trained.model, exported.forests, "", catalog.fingerprint())
+        scorer = Scorer(Bundle.open(Path(folder), catalog.fingerprint()))
+    return judge_rows(scorer, later, draws=50)
+
+
+def _record(
+    bundle: Bundle,
+    trained: Trained,
+    judged: Judged | None,
+    rows: Rows,
+    described: list[dict[str, Any]],
+    uri: str,
+) -> None:
+    metrics = {"rows": float(len(rows.time_us))}
+    for head in trained.heads:
+        for fact in ("rows", "events", "accounts", "rounds"):
+            if fact in head.facts:
+                metrics[f"{head.spec.name}_{fact}"] = float(head.facts[fact])
+    if judged is not None:
+        metrics |= {f"held_out_{name}": value for name, value in judged.flat_metrics().items()}
+    parameters = {key: value for key, value in PARAMETERS.items()} | {
+        "horizons_h": HORIZONS_H,
+        "every_h": DEFAULT_EVERY_US / HOUR_US,
+        "tree_features": ",".join(bundle.model["tree_features"]),
+        "seed": bundle.model["seed"],
+        "catalogue_fingerprint": bundle.fingerprint,
+    }
+    tags = {"model_version": bundle.model_version, "dataset_digest": ",".join(d["digest"] for d in described)}
+    with tempfile.TemporaryDirectory() as temporary:
+        artifacts = Path(temporary)
+        kept = artifacts / "bundle"
+        kept.mkdir()
+        for file in sorted(bundle.path.iterdir()):
+            (kept / file.name).write_bytes(file.read_bytes())
+        if judged is not None:
+            for name, png in pictures(judged).items():
+                (artifacts / f"{name}.png").write_bytes(png)
+        registry.record_run(
+            uri,
+            name=f"{bundle.model_version} {datetime.now(UTC):%Y-%m-%d %H:%M}",
+            parameters=parameters,
+            metrics={key: value for key, value in metrics.items() if np.isfinite(value)},
+            tags=tags,
+            artifacts=artifacts,
+            graph=bundle.graph,
+            requirements=[f"onnxruntime=={bundle.model['libraries']['onnxruntime']}"],
+        )
