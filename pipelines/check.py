@@ -65,8 +65,7 @@ def problems(path: Path, rows: int = ROWS_PER_WINDOW) -> list[Problem]:
         dataset = Dataset(path, inspection.meta, dict(inspection.tables))
         found += _Values(dataset, rows).problems()
         found += _strangers(path)
-    places = {None: -1} | {name: number for number, name in enumerate(TABLES)}
-    return sorted(found, key=lambda problem: (problem.severity != "error", places.get(problem.table, -1)))
+    return sorted(found, key=_place)
 
 
 class _Values:
@@ -163,6 +162,17 @@ def _strangers(path: Path) -> list[Problem]:
         Problem("warning", None, None, "is no table of the format: not read", 0, file=str(path / name))
         for name in names
     ]
+
+
+def _place(problem: Problem) -> tuple[bool, int, int, str]:
+    table = TABLES.get(problem.table or "")
+    columns = [] if table is None else [column.name for column in table.columns]
+    return (
+        problem.severity != "error",
+        -1 if table is None else list(TABLES).index(table.name),
+        columns.index(problem.column) if problem.column in columns else -1,
+        problem.message,
+    )
 
 
 def _structural(error: DatasetError) -> Problem:

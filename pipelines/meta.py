@@ -121,7 +121,7 @@ def read_meta(file: Path) -> Meta:
     try:
         with reading(file):
             content = file.read_bytes()
-        value = json.loads(content)
+        value = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file}: is not UTF-8 text (byte {error.start})") from None
     except json.JSONDecodeError as error:

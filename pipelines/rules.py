@@ -31,8 +31,8 @@ FIRST_SEQUENCE = -(2**63)  # below any that is given
 class Problem(NamedTuple):
     """One kind of problem in one table, with the number of rows that have it and the first of them.
 
-    `blocking` problems stop the event stream: going on would give wrong figures. `file` is named first
-    where the message does not name it.
+    `blocking` problems stop the event stream: going on would give wrong figures. `file` is named first;
+    without one the message names file and column itself.
     """
 
     severity: Severity
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
     def line(self) -> str:
         """The problem as it is shown to people."""
         file = f"{one_line(self.file, LONGEST_LINE)}: " if self.file else ""
-        subject = f"column {self.column}: " if self.column else ""
+        subject = f"column {self.column}: " if self.column and self.file else ""
         count = f" ({self.rows:,} row{'s' if self.rows != 1 else ''})" if self.rows else ""
         first = f", first: {self.example}" if self.example else ""
         return f"{file}{subject}{self.message}{count}{first}"
@@ -185,7 +185,7 @@ def _row_rules(table: Table) -> tuple[RowRule, ...]:
         near, bid, ask = (col(name).list.len() for name in ("distance_bps", "bid_usd", "ask_usd"))
         rules += [
             RowRule("distance_bps", "the three lists differ in length", (near != bid) | (near != ask)),
-            RowRule("best_bid", "above best_ask: no depth is known", _crossed(), "warning"),
+            RowRule("best_bid", "is above best_ask: no depth is known", _crossed(), "warning"),
             RowRule(
                 "distance_bps", f"only the nearest {MAX_LEVELS} levels count", near > MAX_LEVELS, "warning"
             ),

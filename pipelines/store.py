@@ -18,7 +18,7 @@ from polars.datatypes import DataType
 
 from exchange.errors import WorkError
 from features.tables import ONE_OF, TABLES, Kind, Table
-from pipelines.damage import DatasetError, reading, shown
+from pipelines.damage import DatasetError, one_line, reading
 from pipelines.meta import META, Meta, read_meta
 from pipelines.output import atomic_dir
 from pipelines.schema import Conversion, conversion, empty, lost
@@ -243,7 +243,7 @@ def _schema(file: Path, table: Table) -> tuple[tuple[str, DataType], ...]:
     with reading(file, table.name):
         if file.stat().st_size == 0:
             raise DatasetError(f"{file}: is empty (0 bytes), not Parquet", table.name)
-        return tuple(pl.read_parquet_schema(file).items())
+        return tuple(_scan((file,)).collect_schema().items())
 
 
 def _missing(path: Path, kind: Kind, present: set[str]) -> list[tuple[str, str]]:
@@ -293,10 +293,10 @@ def _verify(part: Part, files: TableFiles) -> None:
     for doubt in part.conversion.doubts:
         for file in part.files:
             with reading(file, files.table.name):
-                bad = _scan((file,)).select(lost(doubt).head(1)).select(pl.all().cast(pl.String)).collect()
+                bad = _scan((file,)).select(lost(doubt).head(1).to_physical().cast(pl.String)).collect()
             if bad.height:
                 raise DatasetError(
-                    f"{file}: column {doubt.column}: value {shown(bad.item())} of type {doubt.source} "
+                    f"{file}: column {doubt.column}: value {one_line(bad.item())} of type {doubt.source} "
                     f"does not cast to {doubt.target} without loss",
                     files.table.name,
                     doubt.column,
