@@ -158,9 +158,11 @@ def _read_plain(path: Path, limit_bytes: int) -> bytes:
     """At most `limit_bytes` + 1 bytes of a file that is no link at the moment it is opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: is no plain file")
-        return file.read(limit_bytes + 1)
+        # By the smaller of the two: neither a manifest nor a file decides alone what memory this takes.
+        return file.read(min(limit_bytes, status.st_size) + 1)
 
 
 def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:

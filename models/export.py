@@ -236,13 +236,13 @@ def _outputs(graph: _Graph, scores: str, severity_link: str) -> None:
 
     second = then(first, hazard_8h)
     third = then(second, hazard_24h)
-    shortfall = graph.add("Mul", third, negative)
+    below_zero = graph.add("Mul", third, negative)
     if severity_link == "identity":
         # Where, not Clip: Clip may turn NaN into a bound.
         zero = graph.constant(0.0)
         raw = graph.add("Gather", scores, graph.constant([HEADS.index("severity")], np.int64), axis=1)
         floored = graph.add("Where", graph.add("Less", raw, zero), zero, raw)
         severity = graph.add("Where", graph.add("Greater", floored, one), one, floored)
-    graph.add("Concat", first, second, third, shortfall, severity, axis=1, name="probabilities")
+    graph.add("Concat", first, second, third, below_zero, severity, axis=1, name="probabilities")
     bounds = [graph.constant([bound], np.int64) for bound in (0, len(HEADS), 1)]
     graph.add("Slice", scores, *bounds, name="scores")

@@ -5,8 +5,9 @@ The source is LightGBM's `Booster.dump_model()`. What the dump does not say, but
 - An input with |x| ≤ 1e-35 (the float32 nearest to it) counts as zero before any comparison.
 - NaN counts as zero where the node's missing type is None or Zero. Where it is Zero, zero (and so
   NaN) goes the node's default way; where it is NaN, NaN does.
-- The dump clips thresholds to ±1e300; a threshold of 1e300 stands for +inf. Finite inputs beyond
-  ±1e300 may therefore be sent another way than by the booster; infinite ones are not.
+- The dump clips thresholds to ±1e300. The upper bound of everything is +inf, that of -inf alone the
+  lowest double, so these are what 1e300 and -1e300 stand for. (They could also stand for a bound
+  between finite training values beyond 1e300, which no feature has.)
 
 Every node here carries the outcome for zero and for NaN, so no reader has to know these rules.
 """
@@ -14,6 +15,7 @@ Every node here carries the outcome for zero and for NaN, so no reader has to kn
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ ZERO_BOUND = float(np.float32(1e-35))
 """Largest |x| that counts as zero: LightGBM's constant is a float32, a hair above 1e-35."""
 
 CLIPPED_THRESHOLD = 1e300
+LOWEST = -sys.float_info.max
 
 
 class Forest(NamedTuple):
@@ -114,6 +117,8 @@ def _split(node: Mapping[str, Any], features: Sequence[int]) -> dict[str, Any]:
     threshold = float(node["threshold"])
     if threshold >= CLIPPED_THRESHOLD:
         threshold = math.inf
+    if threshold <= -CLIPPED_THRESHOLD:
+        threshold = LOWEST
     default_left = bool(node["default_left"])
     as_number = threshold >= 0.0
     ways = {  # of zero, of NaN
