@@ -106,8 +106,9 @@ class Venue:
 
         Ids must come from this venue's names and rows must be in the order in which they apply.
         """
-        if start == 0:
-            self.reserve(events)
+        end = start + int(np.searchsorted(events.time_us[start:], until_us, side="right"))
+        # Room that an earlier call made may be taken by now, by another batch.
+        self.reserve(EventBatch(*(column[start:end] for column in events)))
         return int(advance_all(self.state, events, start, until_us))
 
     # -- vectors out
