@@ -10,7 +10,7 @@ that comes later can change them.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,7 @@ def new_state(markets: int = 8, assets: int = 4, accounts: int = 64, slots: int 
 
 def grown(state: State, **rows: int) -> State:
     """The state with room for at least `rows` of each table named; the same object where there is room."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for table, wanted in rows.items():
         old: npt.NDArray[np.void] = getattr(state, table)
         have = len(old)
@@ -175,7 +175,8 @@ def grown(state: State, **rows: int) -> State:
 
 def copied(state: State) -> State:
     """An independent copy."""
-    return State(*(array.copy() for array in state))
+    copies: list[Any] = [array.copy() for array in state]
+    return State(*copies)
 
 
 class Portfolio(NamedTuple):
@@ -184,7 +185,7 @@ class Portfolio(NamedTuple):
     Filled from the state, from a request that sends an account along, or from either with orders added.
     """
 
-    count: npt.NDArray[np.int64]  # (3,) positions in use, balances in use, 1 if isolated
+    count: npt.NDArray[np.int64]  # type: ignore[assignment]  # (3,) positions in use, balances in use, 1 if isolated
     account: npt.NDArray[np.float64]  # (3,) cash, initial and maintenance rate in force
     position: npt.NDArray[np.void]  # rows in rising market order, settled; `next` is not used
     balance: npt.NDArray[np.void]
@@ -217,7 +218,8 @@ def digest(state: State, markets: int, assets: int, accounts: int) -> str:
         sha.update(np.ascontiguousarray(state.account[name][:accounts]).tobytes())
     for head, pool in lists.items():
         fields = [name for name in pool.dtype.names or () if name != "next"]
-        for slot in state.account[head][:accounts].tolist():
+        for first in state.account[head][:accounts].tolist():
+            slot = first
             while slot >= 0:
                 sha.update(b"".join(pool[slot][name].tobytes() for name in fields))
                 slot = int(pool[slot]["next"])

@@ -7,7 +7,7 @@ they come from requests.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,8 @@ class Venue:
         """
         end = start + int(np.searchsorted(events.time_us[start:], until_us, side="right"))
         # Room that an earlier call made may be taken by now, by another batch.
-        self.reserve(EventBatch(*(column[start:end] for column in events)))
+        applying: list[Any] = [column[start:end] for column in events]
+        self.reserve(EventBatch(*applying))
         return int(advance_all(self.state, events, start, until_us))
 
     # -- vectors out
