@@ -142,7 +142,7 @@ def reliability(
         _log_percent(axes.yaxis)
         expected, came = bins.expected.sum(), bins.events.sum()
         axes.set_title(f"{subject.capitalize()}:\n{expected:,.0f} predicted, {came:,.0f} came")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
         return _png(figure)
 
 
@@ -254,14 +254,19 @@ def over_time(
 ) -> bytes:
     """By UTC day: events predicted and actual (mean per decision time), and quantiles of probability."""
     times, of_time = np.unique(np.asarray(time_us, np.int64), return_inverse=True)
-    days, day_of_time = np.unique(times // DAY_US, return_inverse=True)
+    first = int(times[0]) // DAY_US if len(times) else 0
+    day_of_time = times // DAY_US - first
+    days = first + np.arange(
+        day_of_time.max(initial=-1) + 1
+    )  # all of them: lines break where rows are missing
     member = day_of_time[of_time]
-    decisions = np.bincount(day_of_time, minlength=len(days))
+    decisions = np.bincount(day_of_time, minlength=len(days)).astype(np.float64)
+    decisions[decisions == 0] = np.nan
     predicted = np.bincount(member, probability, len(days)) / decisions
     actual = np.bincount(member, happened, len(days)) / decisions
-    order = np.argsort(member, kind="stable")
-    groups = np.split(probability[order], np.cumsum(np.bincount(member, minlength=len(days)))[:-1])
-    quantiles = np.array([np.quantile(group, (0.99, 0.9, 0.5)) for group in groups if len(group)])
+    quantiles = np.full((len(days), 3), np.nan)
+    for day in np.unique(member):
+        quantiles[day] = np.quantile(probability[member == day], (0.99, 0.9, 0.5))
     when: Any = days.astype("datetime64[D]").astype("datetime64[s]").astype(object)
     with _picture(11.0, 8.0) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -272,13 +277,13 @@ def over_time(
         above.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         above.set_title(
             f"{subject.capitalize()}: {probability.sum():,.0f} predicted, {happened.sum():,} came\n"
-            f"({len(times):,} decision times on {len(days)} days)"
+            f"({len(times):,} decision times on {np.isfinite(decisions).sum()} days)"
         )
         names = ("1% of accounts above", "10% above", "half above")
         for column, (name, (colour, dash)) in enumerate(
             zip(names, (DASHES[k] for k in (3, 2, 0)), strict=True)
         ):
-            values = np.maximum(quantiles.reshape(-1, 3)[:, column], 1e-6)
+            values = np.maximum(quantiles[:, column], 1e-6)
             below.plot(when, values, color=colour, linestyle=dash, linewidth=2.4, label=name)
         below.set_yscale("log")
         below.set_ylabel("probability")
@@ -353,7 +358,7 @@ def shap_bar(values: F64, matrix: F64, names: Sequence[str], *, most: int = 12) 
 def _shap(
     kind: str, values: F64, matrix: F64, names: Sequence[str], most: int, label: str, **options: Any
 ) -> bytes:
-    import shap  # noqa: PLC0415 - slow to import, and only these two pictures need it
+    import shap  # slow to import, and only these two pictures need it
 
     data = np.where(np.isfinite(matrix), matrix, np.nan)
     explanation = shap.Explanation(values=values, data=data, feature_names=[_name(name) for name in names])

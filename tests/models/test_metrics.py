@@ -31,6 +31,7 @@ def random_rows(seed, rows, ties):
     return generator.random(rows) < np.clip(chance * 1.3, 0, 1), chance
 
 
+@settings(max_examples=60)
 @given(ROWS)
 def test_ranking_and_loss_equal_scikit_learn(rows):
     happened, chance, weight = split(rows)
