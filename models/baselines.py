@@ -2,7 +2,7 @@
 
 Both are as simple as they are stated, with nothing fitted but a shift of their level in logits.
 
-    margin_ratio   collateral over maintenance margin R: probability 1/R before the shift
+    margin_ratio   collateral over maintenance margin R: odds 1/R before the shift
     structural     first passage of the buffer over portfolio sigma, within the horizon
 """
 
@@ -24,7 +24,8 @@ TARGETS = ("liquidation_1h", "liquidation_8h", "liquidation_24h", "negative_equi
 
 TARGET_HORIZON_H = (1.0, 8.0, 24.0, 24.0)
 
-_CLIP = 1e-9
+LOWEST, HIGHEST = 1e-9, 1.0 - 1e-4
+"""Bounds before the shift: an account below maintenance is not closed for certain, whatever a formula says."""
 
 
 @compiled
@@ -38,12 +39,11 @@ def raw_probability(
 ) -> Floats:
     """A baseline's probability before its level is calibrated, float64[n]; NaN where its input is."""
     if baseline == "margin_ratio":
-        with np.errstate(divide="ignore"):
-            raw = np.where(margin_ratio > 1.0, 1.0 / margin_ratio, np.where(margin_ratio <= 1.0, 1.0, np.nan))
+        raw = 1.0 / (1.0 + np.maximum(margin_ratio, 0.0))
     else:
         raw = np.empty(len(buffer_over_sigma_day))
         _structural(np.ascontiguousarray(buffer_over_sigma_day), TARGET_HORIZON_H[TARGETS.index(target)], raw)
-    return np.clip(raw, _CLIP, 1.0 - _CLIP)
+    return np.clip(raw, LOWEST, HIGHEST)
 
 
 def shifted(probability: Floats, level: float) -> Floats:

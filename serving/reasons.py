@@ -27,6 +27,12 @@ Floats = npt.NDArray[np.float64]
 HAZARDS = ("hazard_1h", "hazard_8h", "hazard_24h")
 MOST_REASONS = 3
 
+LEAST_SHARE = 0.1
+"""A reason is given if it weighs at least this much of the strongest one."""
+
+_SAME_THING = {name: "buffer_over_sigma" for name in catalog.NAMES if name.startswith("buffer_over_sigma_")}
+"""Forms of one statement to people: their contributions count together, under the plainest name."""
+
 _BUFFER = catalog.index("buffer_over_notional")
 _SLOW = catalog.index("buffer_over_sigma_slow")
 _SIGMA = catalog.index("portfolio_sigma_day")
@@ -119,16 +125,20 @@ class Explainer:
         if len(features) == 0:
             return []
         contributions = self.take_apart(features).contributions
+        for name, plain in _SAME_THING.items():
+            contributions[:, catalog.index(plain)] += contributions[:, catalog.index(name)]
+            contributions[:, catalog.index(name)] = 0.0
         found: list[Sequence[Reason]] = []
         for row, values in enumerate(contributions):
             order = np.argsort(-values, kind="stable")[:MOST_REASONS]
+            least = LEAST_SHARE * max(float(values[order[0]]), 0.0)
             found.append(
                 tuple(
                     Reason(
                         catalog.NAMES[k].upper(), catalog.NAMES[k], float(features[row, k]), float(values[k])
                     )
                     for k in order
-                    if values[k] > 0.0
+                    if values[k] > 0.0 and values[k] >= least
                 )
             )
         return found

@@ -1,0 +1,48 @@
+"""What tests share: the real accounts where they are there, a small generated venue, a model of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data: PERPRISK_DATA, else `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("PERPRISK_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data is not here: {folder} (set PERPRISK_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drift(real_data: Path) -> Path:
+    """Dataset of real accounts."""
+    folder = real_data / "drift-v2"
+    if not folder.is_dir():
+        pytest.skip(f"real accounts are not here: {folder} (set PERPRISK_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated venue of 120 accounts and 6 days."""
+    from pipelines import simulate
+
+    folder = tmp_path_factory.mktemp("venue") / "dataset"
+    simulate.run(folder, 120, 6.0, 11)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained on the small dataset, its run recorded beside it."""
+    from pipelines import train
+
+    folder = tmp_path_factory.mktemp("model")
+    train.train_model([small_dataset], folder / "model", None, f"sqlite:///{folder / 'mlflow.db'}")
+    return folder / "model"
