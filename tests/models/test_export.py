@@ -189,7 +189,7 @@ def test_probabilities_are_ordered_and_bounded_whatever_the_scores(
     assert np.all((out.severity >= 0.0) & (out.severity <= 1.0))
 
 
-@given(*[st.lists(ANY_SCORE, min_size=40, max_size=40).map(sorted)] * 1)
+@given(st.lists(ANY_SCORE, min_size=40, max_size=40).map(sorted))
 def test_a_higher_score_is_never_a_lower_probability(tail: Session, scores: list[float]) -> None:
     matrix = np.zeros((len(scores), len(HEADS)))
     matrix[:, 0] = scores
@@ -289,8 +289,6 @@ def trained(**parameters: Any) -> dict[str, Any]:
 
 def empty_leaf() -> dict[str, Any]:
     dump = trained()
-    dump["tree_info"][0]["tree_structure"]["left_child"]["leaf_count"] = 0
-    dump["tree_info"][0]["tree_structure"]["left_child"].pop("left_child", None)
     dump["tree_info"][0]["tree_structure"]["left_child"] = {"leaf_value": 1.0, "leaf_count": 0}
     return dump
 
