@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from exchange.errors import InputError
+from features.tables import TABLES
 from pipelines import check, simulate
 from pipelines.store import Dataset
 
@@ -47,6 +48,13 @@ def test_it_says_what_it_is(venue: Path) -> None:
     dataset = Dataset.open(venue, "accounts")
     assert (dataset.meta.end_us - dataset.meta.start_us) == 4 * 86_400_000_000
     assert not dataset.has("observations")
+
+
+def test_every_table_has_rows_but_rates_that_nobody_set(venue: Path) -> None:
+    dataset = Dataset.open(venue)
+    empty = {table for table in dataset.tables if dataset.read(table).is_empty()}
+    assert empty == {"margin_rates"}
+    assert set(TABLES) - set(dataset.tables) == {"observations"}
 
 
 def test_what_is_not_known_is_null_and_never_nan(venue: Path) -> None:
