@@ -47,7 +47,7 @@ def run(model: Path, dataset: Path | None, clock: str, host: str, port: int) -> 
     """
     bundle = Bundle.open(model, catalog.fingerprint())
     about = ModelAnswer(bundle.model_version, bundle.fingerprint, bundle.card)
-    with closing(_listen(host, port)) as listener:
+    with closing(bind(host, port)) as listener:
         engine = start_engine(Scorer(bundle), dataset, clock)
         serve(engine, about, listener)
     return 0
@@ -171,7 +171,7 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """A socket bound to an address of this machine itself; port 0 takes a free one."""
     address = "127.0.0.1" if host == "localhost" else host
     if not _is_loopback(address):

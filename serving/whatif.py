@@ -192,7 +192,7 @@ class Trial:
         if gather(self._state, 0, self._folio) == 0:
             deposits = []
         features, figures = np.empty((len(deposits), FEATURES)), np.empty((len(deposits), FIGURES))
-        cash = self._folio.account[CASH]
+        cash = float(self._folio.account[CASH])
         rows = self._folio.position[: self._folio.count[POSITIONS]]
         behind = rows["isolated_collateral"].copy()
         for number, deposit in enumerate(deposits):

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -27,8 +27,8 @@ Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # bounds that NaN and 
 Positive = Annotated[float, Meta(gt=0.0, le=LARGEST)]
 Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
-Figure = Annotated[float, Meta(extra_json_schema={"type": ["number", "null"]})]
-"""A number in an answer; NaN, which is not known, is written as null."""
+Figure: TypeAlias = float | None
+"""A number in an answer; one that is not known is NaN here and null on the wire."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_US = 253_402_300_799_999_999  # the end of the year 9999

@@ -107,11 +107,8 @@ def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path) 
     assert engine.venue.asset_names == venue.asset_names
 
 
-@pytest.mark.parametrize("number", range(len(story())))
-def test_what_comes_after_its_place_is_refused_and_changes_nothing(number: int) -> None:
-    event = story()[number]
-    if event["table"] in ("assets", "accounts"):
-        pytest.skip("has no place in the order")
+@pytest.mark.parametrize("event", [row for row in story() if row["table"] not in ("assets", "accounts")])
+def test_what_comes_after_its_place_is_refused_and_changes_nothing(event: Event) -> None:
     engine = told(story())
     digest = engine.venue.digest()
     late = engine.take(asked([event]))
