@@ -144,7 +144,7 @@ class _Service:
 
     async def _ready(self, _request: Request) -> HealthAnswer:
         if self._engine.fault is not None:
-            raise RefusalError(503, "log_unavailable", self._engine.fault)
+            raise RefusalError(503, "no_more_events", self._engine.fault)
         return self._health("ready")
 
     def _health(self, status: str) -> HealthAnswer:

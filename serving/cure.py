@@ -27,7 +27,7 @@ POINTS = 16
 """Levels that are tried together; each round narrows the range this many times."""
 
 ROUNDS = 5
-CENT_USD = 0.01
+CENTS = 100.0
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -42,7 +42,8 @@ class Scoring(Protocol):
 
 def at_target(vectors: Vectors, scores: Scores) -> Flags:
     """Accounts that are safe enough and whose collateral covers the initial margin suggested."""
-    needed_usd = scores.initial_rate * vectors.figures[:, figure.GROSS_NOTIONAL_USD]
+    with np.errstate(invalid="ignore", over="ignore"):  # positions of absurd size
+        needed_usd = scores.initial_rate * vectors.figures[:, figure.GROSS_NOTIONAL_USD]
     fine = np.array([reason is None for reason in scores.fallback], bool)
     covered = vectors.figures[:, figure.COLLATERAL_USD] >= needed_usd
     return fine & covered & (scores.pd[:, 2] <= TARGET_PD_24H)
@@ -73,10 +74,11 @@ def _deposit_usd(vectors: Vectors, trial: Trial, scorer: Scoring) -> float | Non
         tried = trial.vectors(0, deposits_usd.tolist())
         return at_target(tried, scorer.score(tried))
 
-    figures = vectors.figures[0]
+    gross_usd = float(vectors.figures[0, figure.GROSS_NOTIONAL_USD])
+    collateral_usd = float(vectors.figures[0, figure.COLLATERAL_USD])
     # leverage far below one: what does not help there does not help
-    top_usd = 4.0 * figures[figure.GROSS_NOTIONAL_USD] + max(-figures[figure.COLLATERAL_USD], 0.0)
-    return _smallest(cured, lambda level: np.ceil(level * top_usd / CENT_USD) * CENT_USD)
+    top_usd = 4.0 * gross_usd + max(-collateral_usd, 0.0)
+    return _smallest(cured, lambda shares: np.ceil(shares * (top_usd * CENTS)) / CENTS)
 
 
 def _reductions(
@@ -91,7 +93,7 @@ def _reductions(
 
     def orders(share: float) -> list[tuple[int, float]]:
         sizes = [
-            min(math.ceil(share * abs(quantity) / lot - 1e-9) * lot, abs(quantity))
+            _whole_lots(share * abs(quantity), lot, abs(quantity))
             for (_, quantity), lot in zip(held, lots, strict=True)
         ]
         return [
@@ -115,6 +117,12 @@ def _reductions(
     if share is None:
         return None
     return [Reduction(venue.market_names[market], quantity) for market, quantity in orders(share)]
+
+
+def _whole_lots(size: float, lot: float, most: float) -> float:
+    """A size rounded up to whole lots, as the decimal number that it means; never above `most`."""
+    lots = float(np.ceil(size / lot - 1e-9))
+    return min(float(f"{lots * lot:.12g}"), most)
 
 
 def _smallest(cured: Callable[[Floats], Flags], levels: Callable[[Floats], Floats]) -> float | None:

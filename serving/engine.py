@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from exchange.account import notional_usd
 from exchange.units import MINUTE_US, SECOND_US
 from features import emit as figure
 from features.events import ASSET
@@ -105,6 +106,7 @@ class Engine:
         """Events applied so far, those that change nothing that is computed included."""
         self._clock = clock
         self._log = log
+        self._failed: str | None = None
         self._quote_asset = quote_asset
         self._admission = Admission(self.venue, quote_asset)
         self._trial = Trial(self.venue)
@@ -125,6 +127,7 @@ class Engine:
 
         Raises RefusalError 503 where the log cannot be written: nothing is accepted then.
         """
+        self._sure()
         newest_us = LAST_US if self._clock is None else self._clock() + CLOCK_SKEW_US
         judged = self._admission.judge(request, newest_us)
         if judged.accepted:
@@ -133,7 +136,12 @@ class Engine:
                     self._log.append(_log_encoder.encode(Logged(request.source, judged.accepted)))
                 except LogError as error:
                     raise RefusalError(503, "log_unavailable", str(error)) from error
-            self._apply(request.source, judged.accepted)
+            try:
+                self._apply(request.source, judged.accepted)
+            except BaseException:
+                # some of the events may have counted, and nobody knows which
+                self._failed = "the state is not sure any more; a restart recovers it from the event log"
+                raise
         return EventsAnswer(len(judged.accepted) + judged.repeats, judged.rejected, self.sequence)
 
     def sync(self) -> None:
@@ -149,7 +157,9 @@ class Engine:
     @property
     def fault(self) -> str | None:
         """Why no event can be accepted any more; None while they can."""
-        return None if self._log is None else self._log.fault
+        if self._failed is None and self._log is not None:
+            return self._log.fault
+        return self._failed
 
     def _apply(self, source: str, accepted: list[Row]) -> None:
         """Apply rows that were judged, in this order."""
@@ -218,6 +228,7 @@ class Engine:
         key = self.venue.find_account(account_id)
         if key < 0:
             raise RefusalError(404, "unknown_account", f"{account_id!r} is not known", "account_id")
+        self._sure()
         self._trial.load(key)
         state = self.venue.state
         row = state.account[key]
@@ -244,7 +255,9 @@ class Engine:
                     quote_usd=float(position["quote"]),
                     isolated_collateral_usd=float(position["isolated_collateral"]),
                     mark=float(state.market["mark"][position["market"]]),
-                    notional_usd=float(position["quantity"] * state.market["mark"][position["market"]]),
+                    notional_usd=notional_usd(
+                        float(position["quantity"]), float(state.market["mark"][position["market"]])
+                    ),
                 )
                 for position in holdings.positions
             ],
@@ -254,7 +267,12 @@ class Engine:
             ],
         )
 
+    def _sure(self) -> None:
+        if self._failed is not None:
+            raise RefusalError(503, "failed", self._failed)
+
     def _answerable(self, min_sequence: int | None) -> None:
+        self._sure()
         if min_sequence is not None and self.sequence < min_sequence:
             raise RefusalError(
                 409,

@@ -165,7 +165,10 @@ class Rejected(Struct):
 
 
 class EventsAnswer(Struct):
-    """What became of the events; `sequence` is the number of events that the service has applied."""
+    """What became of the events: repeats of accepted ones count as accepted, and change nothing.
+
+    `sequence` is the number of events that the service has applied.
+    """
 
     accepted: int
     rejected: list[Rejected]

@@ -500,3 +500,31 @@ def test_an_account_is_shown_as_it_is_held(engine: Engine) -> None:
     assert flat.equity_usd == flat.collateral_usd == pytest.approx(503.0 - 0.01 * 60_300 * 0.0001)
     with pytest.raises(RefusalError):
         engine.account("zoe")
+
+
+def test_a_state_that_is_not_sure_is_not_asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine.venue, "apply", fail)
+    with pytest.raises(ZeroDivisionError):
+        engine.take(asked([tell.bar(9, 1.0)]))
+    monkeypatch.undo()
+    assert engine.fault is not None
+    for ask in (
+        lambda: engine.score(question("ann")),
+        lambda: engine.score_batch(BatchRequest(["ann"])),
+        lambda: engine.account("ann"),
+        lambda: engine.take(asked([tell.bar(9, 1.0)])),
+    ):
+        with pytest.raises(RefusalError) as refused:
+            ask()
+        assert refused.value.status == 503
+
+
+def test_reductions_are_whole_lots_in_plain_decimals(engine: Engine) -> None:
+    answer = engine.score(question("bob", cure=True))
+    assert isinstance(answer.cure, cure.Cure)
+    for entry in answer.cure.reduce or []:
+        assert len(repr(entry.quantity)) <= 9
+        assert entry.quantity / 0.001 == pytest.approx(round(entry.quantity / 0.001))
