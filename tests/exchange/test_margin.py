@@ -26,6 +26,7 @@ from tests.exchange.strategies import (
 from tests.oracle import exchange_oracle as oracle
 
 THREE = (MarginTier(2e4, 0.1, 0.05), MarginTier(1e5, 0.2, 0.1), MarginTier(math.inf, 1 / 3, 1 / 6))
+HALVES = (MarginTier(1024.0, 0.5, 0.25), MarginTier(math.inf, 0.5, 0.5))
 
 
 def compiled_price(quantity: float, mark: float, buffer_usd: float, tiers: tuple[MarginTier, ...]) -> float:
@@ -42,7 +43,10 @@ def compiled_price(quantity: float, mark: float, buffer_usd: float, tiers: tuple
 @example(THREE, 1e5, 0.1, 0.2)
 @example(THREE, -1e5, 0.1, 0.2)
 @example(THREE, 2e4, 1.0, 0.0)  # at a tier's edge, at maintenance
+@example(HALVES, 2048.0, 2048.0, 0.25)  # exactly at the edge, from above
+@example(HALVES, -512.0, 512.0, 1.25)  # and from below
 @example((MarginTier(1e3, 2.0, 0.5), MarginTier(math.inf, 3.0, 1.5)), 5e3, 10.0, 0.3)  # above 100%
+@example((MarginTier(1e3, 2.0, 0.5), MarginTier(math.inf, 3.0, 1.5)), 500.0, 1.0, 0.3)  # two, 0.4 and 3.6
 @example((MarginTier(1e3, 2.0, 0.5), MarginTier(math.inf, 3.0, 1.0)), 5e3, 10.0, 0.3)  # at 100%
 def test_liquidation_price_is_the_oracles(
     tiers: tuple[MarginTier, ...], notional: float, mark: float, buffer_share: float
