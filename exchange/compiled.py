@@ -51,6 +51,6 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     folder = cache_folder()
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
     if folder is None:
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)
     numba.config.CACHE_DIR = str(folder)
-    return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, **options)(function)

@@ -37,6 +37,10 @@ class Vectors(NamedTuple):
     features: npt.NDArray[np.float64]
     figures: npt.NDArray[np.float64]
 
+    def where(self, rows: npt.NDArray[np.generic]) -> Vectors:
+        """The rows chosen by a mask or by their numbers."""
+        return Vectors._make(column[rows] for column in self)
+
 
 class Venue:
     """Names and state of one venue; not safe for use from several threads at once."""

@@ -25,7 +25,7 @@ TARGETS = ("liquidation_1h", "liquidation_8h", "liquidation_24h", "negative_equi
 TARGET_HORIZON_H = (1.0, 8.0, 24.0, 24.0)
 
 LOWEST, HIGHEST = 1e-9, 1.0 - 1e-4
-"""Bounds before the shift: an account below maintenance is not closed for certain, whatever a formula says."""
+"""Bounds before the shift: even an account below maintenance is not closed for certain."""
 
 
 @compiled

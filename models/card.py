@@ -31,16 +31,16 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
     ]
     for name, head in model["heads"].items():
         trees = head.get("rounds", head.get("fitted", ""))
-        lines.append(
-            f"| {name} | {head['rows']} | {head['events']} | {head['accounts']} | {trees} | {head['slope']:.2f} |"
-        )
+        counts = f"{head['rows']} | {head['events']} | {head['accounts']}"
+        lines.append(f"| {name} | {counts} | {trees} | {head['slope']:.2f} |")
     negative, severity = model["heads"]["negative_given_liquidation"], model["heads"]["severity"]
     lines += [
         "",
-        f"Negative equity was seen in {negative['accounts']} accounts: too few to fit anything but a constant "
-        "share of liquidations (half a case added).",
-        f"Severity is the constant {severity['intercept']:.4f} of gross notional, from {severity['accounts']} "
-        "accounts" + (" (a default, none was seen)." if not severity["accounts"] else "."),
+        f"Negative equity was seen in {negative['accounts']} accounts: its probability is a constant share",
+        "of that of liquidation (half a case added), nothing more is fitted.",
+        f"Severity is the constant {severity['intercept']:.4f} of gross notional, from",
+        f"{severity['accounts']} accounts"
+        + (" (a default, none was seen)." if not severity["accounts"] else "."),
         "",
         "## On held-out time",
         "",
@@ -65,10 +65,10 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
         "",
         "## Limits",
         "",
-        "- The level follows the training record: when the regime turns, expected counts can be off by a factor",
-        "  of two or three either way, while the ranking holds better.",
+        "- The level follows the training record: when the regime turns, expected counts can be off by a",
+        "  factor of two or three either way, while the ranking holds better.",
         "- Positions are taken as frozen until the horizon; what an owner will do is not foreseen.",
-        "- Rows whose required inputs are missing or stale are answered by the structural baseline and say so.",
+        "- Rows whose required inputs are missing or stale get the structural baseline's answer and say so.",
         "",
     ]
     return "\n".join(lines)

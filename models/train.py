@@ -88,6 +88,10 @@ class Rows(NamedTuple):
     negative_us: Integers  # first negative equity
     shortfall_usd: Floats  # of that, NaN if none
 
+    def where(self, chosen: npt.NDArray[np.generic]) -> Rows:
+        """The rows chosen by a mask or by their numbers."""
+        return Rows._make(column[chosen] for column in self)
+
 
 @dataclass(frozen=True)
 class TrainedHead:
@@ -152,7 +156,7 @@ def _constants(head: TrainedHead) -> dict[str, Any]:
 
 
 def eligible(rows: Rows, k: int) -> tuple[Flags, Flags]:
-    """Rows that count for hazard k and whether the event came: in the window's new part, given none before."""
+    """Rows that count for hazard k (none before, label known), and whether the event came."""
     end_us = rows.label_end_us[:, k]
     counts = end_us != NO_LABEL_END
     counts &= ~np.isnan(rows.features[:, catalog.index(catalog.PRIOR_HAZARDS[k])])
@@ -317,8 +321,7 @@ def purged(rows: Rows, until_us: int) -> Rows:
     """The rows as they could be known at `until_us`: later labels are unknown, later rows are gone."""
     kept = rows.time_us <= until_us
     label_end_us = np.where(rows.label_end_us <= until_us, rows.label_end_us, NO_LABEL_END)
-    rows = rows._replace(label_end_us=label_end_us)
-    return Rows(*(column[kept] for column in rows))
+    return rows._replace(label_end_us=label_end_us).where(kept)
 
 
 HORIZONS_US = tuple(hours * HOUR_US for hours in HORIZONS_H)

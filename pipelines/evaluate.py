@@ -83,8 +83,8 @@ def judge(
     meta = dataset.meta
     if to_us < meta.start_us or from_us > meta.end_us:
         raise InputError(
-            f"{dataset.path}: nothing to judge from {format_time(from_us)} to {format_time(to_us)}, the dataset "
-            f"runs from {format_time(meta.start_us)} to {format_time(meta.end_us)}"
+            f"{dataset.path}: nothing to judge from {format_time(from_us)} to {format_time(to_us)}, "
+            f"the dataset runs from {format_time(meta.start_us)} to {format_time(meta.end_us)}"
         )
     seen = observations(dataset)
     grids = [
@@ -96,8 +96,8 @@ def judge(
     times_us = np.unique(np.concatenate(grids))
     if len(times_us) == 0:
         raise InputError(
-            f"{dataset.path}: no decision time from {format_time(from_us)} to {format_time(to_us)} whose outcome is "
-            f"known by {format_time(meta.end_us)}"
+            f"{dataset.path}: no decision time from {format_time(from_us)} to {format_time(to_us)} "
+            f"whose outcome is known by {format_time(meta.end_us)}"
         )
     with progress(len(times_us), "scoring history") as bar:
         rows = labelled_rows(dataset, times_us, meta.end_us, bar.advance)

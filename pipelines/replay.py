@@ -65,7 +65,7 @@ def observations(dataset: Dataset) -> Integers | None:
 
 
 def default_events(dataset: Dataset, account: Callable[[str], int]) -> labels.Events:
-    """Events of a dataset with account ids; events of accounts that `account` does not know (-1) are left out."""
+    """Events of a dataset by account id; those of accounts that `account` does not know (-1) are left out."""
     table = dataset.read("default_events")
     ids = np.array([account(name) for name in table["account_id"]], np.int64)
     events = labels.Events(
@@ -74,7 +74,7 @@ def default_events(dataset: Dataset, account: Callable[[str], int]) -> labels.Ev
         np.array([KIND_CODES[kind] for kind in table["kind"]], np.int64),
         table["shortfall_usd"].fill_null(np.nan).to_numpy().astype(np.float64),
     )
-    return labels.Events(*(column[ids >= 0] for column in events))
+    return labels.Events._make(column[ids >= 0] for column in events)
 
 
 def training_times(dataset: Dataset, every_us: int, until_us: int) -> Integers:
@@ -116,7 +116,8 @@ def labelled_rows(
     steps: list[Vectors] = []
     times: list[Integers] = []
     venue = Venue()
-    for time_us, vectors, venue in replay(dataset, times_us, on_step):
+    for time_us, vectors, current in replay(dataset, times_us, on_step):
+        venue = current
         steps.append(vectors)
         times.append(np.full(len(vectors.account), time_us, np.int64))
     time_us_of_row = np.concatenate(times) if times else np.empty(0, np.int64)
@@ -127,7 +128,7 @@ def labelled_rows(
         [labels.label_ends(time_us_of_row, horizon, end_us, seen) for horizon in HORIZONS_US]
     )
     events = default_events(dataset, venue.find_account)
-    events = labels.Events(*(column[events.time_us <= until_us] for column in events))
+    events = labels.Events._make(column[events.time_us <= until_us] for column in events)
     liquidations, negatives = events.of(labels.LIQUIDATION), events.of(labels.NEGATIVE_EQUITY)
     return Rows(
         time_us_of_row,

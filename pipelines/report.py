@@ -91,7 +91,7 @@ def _accounts(scorer: Scorer, venue: Venue, vectors: Vectors) -> list[dict[str, 
     """The riskiest accounts, as rows of the page's table."""
     scores = scorer.score(vectors)
     order = np.argsort(-np.nan_to_num(scores.pd[:, 2], nan=-1.0), kind="stable")[:MOST_ACCOUNTS]
-    top = Vectors(*(column[order] for column in vectors))
+    top = vectors.where(order)
     scores = scorer.score(top)
     reasons = scorer.reasons(top, scores)
     rows = []

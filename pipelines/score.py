@@ -71,14 +71,18 @@ def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int6
             side = "before the start" if time_us < meta.start_us else "after the end"
             bound_us = meta.start_us if time_us < meta.start_us else meta.end_us
             raise InputError(
-                f"{dataset.path}: {format_time(int(time_us))} is {side} of the dataset, {format_time(bound_us)}"
+                f"{dataset.path}: {format_time(int(time_us))} is {side} of the dataset, "
+                f"{format_time(bound_us)}"
             )
     written = 0
-    with atomic_file(out) as path, pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        with progress(len(times_us), "scoring") as bar:
-            for time_us, vectors, venue in replay(dataset, times_us, bar.advance):
-                writer.write_table(score_table(scorer, venue, vectors, time_us))
-                written += len(vectors.account)
+    with (
+        atomic_file(out) as path,
+        pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer,
+        progress(len(times_us), "scoring") as bar,
+    ):
+        for time_us, vectors, venue in replay(dataset, times_us, bar.advance):
+            writer.write_table(score_table(scorer, venue, vectors, time_us))
+            written += len(vectors.account)
     return written
 
 

@@ -95,11 +95,11 @@ def _libraries() -> dict[str, str]:
 
 
 def _held_out(rows: Rows) -> Judged | None:
-    """How a model of the first three quarters of the time does on the last one; None where it is too short."""
+    """How a model of the first three quarters of the time does on the last; None where it is too short."""
     first, last = int(rows.time_us.min()), int(rows.time_us.max())
     cut_us = first + int((last - first) * (1.0 - HELD_OUT_SHARE)) // DAY_US * DAY_US
     earlier = purged(rows, cut_us)
-    later = Rows(*(column[rows.time_us > cut_us] for column in rows))
+    later = rows.where(rows.time_us > cut_us)
     if len(earlier.time_us) == 0 or len(later.time_us) == 0:
         return None
     try:

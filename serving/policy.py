@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.compiled import compiled
-from exchange.units import PPM, ppm_up
+from exchange.rates import ppm_up
+from exchange.units import PPM
 
 Floats = npt.NDArray[np.float64]
 

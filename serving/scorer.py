@@ -93,7 +93,7 @@ class Scorer:
         fallback = self._fallbacks(vectors, pd)
         failed = np.array([reason is not None for reason in fallback], bool)
         if failed.any():
-            pd[failed] = self.baseline("structural", Vectors(*(column[failed] for column in vectors)))
+            pd[failed] = self.baseline("structural", vectors.where(failed))
         gross = figures[:, figure.GROSS_NOTIONAL_USD]
         rates = suggest(
             figures[:, figure.STATIC_INITIAL_RATE],

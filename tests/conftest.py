@@ -30,11 +30,11 @@ def drift(real_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated venue of 120 accounts and 6 days."""
+    """A generated venue of 600 accounts and 8 days, with a crash."""
     from pipelines import simulate
 
     folder = tmp_path_factory.mktemp("venue") / "dataset"
-    simulate.run(folder, 120, 6.0, 11)
+    simulate.run(folder, 600, 8.0, 11)
     return folder
 
 
