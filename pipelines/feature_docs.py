@@ -8,6 +8,7 @@ from pathlib import Path
 from features import catalog
 from features.catalog import FEATURES, Feature
 
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "features.md"
 DIRECTIONS = {1: "rises with it", -1: "falls as it rises", 0: "either way"}
 
 HEAD = """# Features
@@ -28,7 +29,7 @@ What is known of an account with an open position at a decision time, from nothi
 
 Definition {definition}, fingerprint `{fingerprint}`. A model is bound to the fingerprint: it changes with
 any name, unit, direction, source or meaning below, or with a formula (then the definition's number is
-raised), and a model of another fingerprint is refused.
+raised), and a model of another fingerprint is refused. Printed from the catalogue by `make docs`.
 """
 
 
@@ -57,7 +58,7 @@ def _row(feature: Feature) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def main(path: Path = Path(__file__).resolve().parent.parent / "docs" / "features.md") -> None:
+def main(path: Path = PAGE) -> None:
     """Write the page."""
     path.write_text(page())
 
