@@ -1,8 +1,7 @@
 """The tables of an account history: their columns, keys and what a value may be.
 
 One description for all who read or write rows of a venue: the Parquet reader and writer, `perprisk
-check` and the service's decoder of events. It says what `docs/dataset.md` says in words. Standard
-library only, so that anything may import it.
+check` and the service's decoder of events. Standard library only, so that anything may import it.
 """
 
 from __future__ import annotations

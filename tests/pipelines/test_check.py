@@ -257,7 +257,7 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
     ),
     "account given twice": (
         twice("accounts"),
-        ["accounts.parquet: the key (account_id) is there twice", "'zoe'"],
+        ["accounts.parquet: the key (account_id) is there twice (1 row)", "'zoe'"],
     ),
     "event given twice": (
         twice("default_events"),
@@ -443,6 +443,15 @@ def test_rows_with_the_same_problem_are_one_line(tmp_path: Path) -> None:
         (found,) = problems(path, rows)
         assert (found.table, found.column, found.rows) == ("market_bars", "mark_close", 3)
         assert found.example == "time 2024-03-01T01:30:00Z, market 'BTC-PERP', mark_close -3.0"
+
+
+def test_every_row_below_an_earlier_sequence_is_counted(tmp_path: Path) -> None:
+    path = build.write(tmp_path / "data")
+    for row, sequence in enumerate((5, 1, 2)):
+        build.set_value(path, "transfers", "sequence", sequence, row)
+    for rows in (500_000, 5):
+        (found,) = problems(path, rows)
+        assert (found.rows, found.example) == (2, "time 2024-03-01T02:00:00Z, account_id 'abe', sequence 1")
 
 
 @pytest.mark.parametrize("seed", range(3))

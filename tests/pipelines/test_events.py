@@ -231,6 +231,29 @@ def test_what_is_wrong_later_does_not_stop_the_stream_now(tmp_path: Path) -> Non
         stream(tmp_path, build.us(build.END))
 
 
+def test_a_name_given_again_later_does_not_stop_the_stream_now(tmp_path: Path) -> None:
+    build.set_value(build.write(tmp_path), "accounts", "account_id", "zoe", row=2)  # mia's, from hour 7
+    for table in ("transfers", "fills"):
+        build.change(tmp_path, table, lambda rows: rows.filter(pl.col("account_id") != "mia"))
+    stream(tmp_path, build.us(build.at(6.9)))
+    with pytest.raises(DatasetError, match="is there twice"):
+        stream(tmp_path, build.us(build.at(7)))
+
+
+def test_the_last_moment_is_exact(tmp_path: Path) -> None:
+    build.write(tmp_path)
+    moment = build.at(5.25)
+    build.set_value(tmp_path, "asset_prices", "time", moment)
+    then_us = build.us(moment)
+    for until_us, expected in [(then_us - 1, 0), (then_us, 1), (then_us + 1, 1)]:
+        batch, _, _ = stream(tmp_path, until_us)
+        assert np.count_nonzero(batch.time_us == then_us) == expected
+        assert batch.time_us.max() <= until_us
+    # rows of the same minute that come later are not there either
+    build.set_value(tmp_path, "asset_prices", "time", moment + timedelta(seconds=2), row=1)
+    assert stream(tmp_path, then_us)[0].time_us.max() == then_us
+
+
 def test_moments_are_never_split(tmp_path: Path) -> None:
     build.write(tmp_path, build.random_tables(3))
     batches = list(event_batches(Dataset.open(tmp_path), None, Ids(), rows=1))
