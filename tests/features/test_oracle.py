@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import catalog
+from features.events import ACCOUNT, OBSERVED
 from features.venue import Venue
+from pipelines.events import event_batches
+from pipelines.store import Dataset
 from tests.features import streams
 from tests.oracle.feature_oracle import Answer, Row, answer
 
@@ -111,3 +116,24 @@ def test_two_months_of_uneven_bars_wrap_the_ring_of_hours(seed: int) -> None:
     rows = streams.stream(Random(seed), 320, steps)
     assert rows[-1].time_us - rows[0].time_us > 45 * streams.DAY
     assert compare_at(rows, [len(rows) // 2]) > 0
+
+
+@pytest.mark.real_data
+def test_real_accounts_are_as_the_oracle_says(drift: Path) -> None:
+    until_us = 1_670_500_000 * streams.SECOND  # 8 December 2022: all of November, and two new markets
+    venue = Venue()
+    rows: list[Row] = []
+    for events in event_batches(Dataset.open(drift), until_us, venue):
+        venue.apply(events)
+        columns = (column.tolist() for column in events)
+        rows += [Row(*row[:4], tuple(row[4])) for row in zip(*columns, strict=True)]
+    opened = venue.open_vectors().account
+    assert len(opened) > 100
+    of_markets = [row for row in rows if row.kind < ACCOUNT]
+    now = Row(OBSERVED, venue.now_us, -1, -1, ())
+    for account in np.random.default_rng(3).choice(opened, 12, replace=False).tolist():
+        of_account = [row for row in rows if row.kind >= ACCOUNT and row.key == account]
+        history = sorted([*of_markets, *of_account, now], key=lambda row: (row.time_us, row.kind))
+        expected = answer(history, account)
+        assert expected is not None
+        assert differences(streams.vector(venue, account), expected, is_isolated=False) == []
