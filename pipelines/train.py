@@ -32,6 +32,7 @@ from serving.scorer import Scorer
 LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "numba", "onnx", "onnxruntime", "polars", "shap")
 HELD_OUT_SHARE = 0.25
 """Share of the time, at the end, on which a model of the rest is judged for the card and the record."""
+HELD_OUT_DRAWS = 50
 
 
 def run(datasets: list[Path], out: Path, until_us: int | None, tracking_uri: str | None) -> int:
@@ -106,11 +107,15 @@ def _held_out(rows: Rows) -> Judged | None:
         trained = train(earlier)
     except InputError:
         return None
+    return judge_rows(passing_scorer(trained), later, draws=HELD_OUT_DRAWS)
+
+
+def passing_scorer(trained: Trained) -> Scorer:
+    """A scorer of a model that is not to be kept, by way of a bundle all the same."""
+    exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
     with tempfile.TemporaryDirectory() as folder:
-        exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
         fill_bundle(Path(folder), exported.graph, trained.model, exported.forests, "", catalog.fingerprint())
-        scorer = Scorer(Bundle.open(Path(folder), catalog.fingerprint()))
-    return judge_rows(scorer, later, draws=50)
+        return Scorer(Bundle.open(Path(folder), catalog.fingerprint()))
 
 
 def _record(
