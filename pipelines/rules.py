@@ -130,6 +130,25 @@ class Rules:
             yield _problem("warning", table, "time", message, gaps.height, gaps)
 
 
+def checked(dataset: Dataset, name: str, until_us: int | None = None) -> pl.DataFrame:
+    """The rows of one table up to a time, in no order; for tables small enough for memory.
+
+    Raises DatasetError for the first thing that is wrong with them. Rows without a time are wrong
+    whatever the time; nothing else that comes later is looked at.
+    """
+    rows = dataset.read(name)
+    time = TABLES[name].time
+    if time is not None and until_us is not None:
+        known_by = pl.col(time).is_null() | (pl.col(time).to_physical() <= until_us)
+        rows = rows.filter(known_by)
+    found = always(dataset, name, until_us)
+    found += Rules(known_names(dataset, until_us), dataset.meta.end_us).window({name: rows})
+    for problem in found:
+        if problem.blocking:
+            raise problem.error(dataset)
+    return rows
+
+
 def known_names(dataset: Dataset, until_us: int | None = None) -> Known:
     """The names of a dataset up to a time."""
     return Known(

@@ -15,6 +15,7 @@ from features import events as ev
 from features.events import EventBatch
 from features.venue import Venue
 from pipelines.events import event_batches
+from pipelines.rules import checked
 from pipelines.store import Dataset, DatasetError
 from tests.pipelines import dataset_builder as build
 from tests.pipelines.events_oracle import KINDS, Ids
@@ -229,6 +230,28 @@ def test_what_is_wrong_later_does_not_stop_the_stream_now(tmp_path: Path) -> Non
     stream(tmp_path, build.us(build.END) - 1)
     with pytest.raises(DatasetError):
         stream(tmp_path, build.us(build.END))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("kind", "bust", "column kind: is not liquidation"),
+        ("account_id", "nobody", "column account_id: is not in accounts"),
+        ("time", None, "column time: is null"),
+        ("time", build.at(13), "column time: is after the end"),
+        ("shortfall_usd", float("nan"), "column shortfall_usd: is not finite"),
+    ],
+)
+def test_tables_that_make_no_events_are_checked_too(
+    tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    build.write(tmp_path)
+    assert checked(Dataset.open(tmp_path), "default_events").height == 2
+    build.set_value(tmp_path, "default_events", column, value)
+    with pytest.raises(DatasetError, match=f"default_events.parquet: {message}"):
+        checked(Dataset.open(tmp_path), "default_events")
+    if value is not None:  # what is wrong later is not looked at now
+        assert checked(Dataset.open(tmp_path), "default_events", build.us(build.at(7))).is_empty()
 
 
 def test_a_name_given_again_later_does_not_stop_the_stream_now(tmp_path: Path) -> None:
