@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from exchange.compiled import compiled
 from features import catalog
-from features.structural import conditional_hazard, logit, mixed_first_passage
+from features.structural import logit, mixed_hazards
 from models.bundle import Bundle
 from models.session import Session
 from models.treeshap import TreeShap
@@ -62,14 +62,8 @@ class Explanation(NamedTuple):
 
 @compiled
 def _prior_logit(head: int, distance: float) -> float:
-    """The structural prior of one hazard at a buffer of `distance` daily sigmas."""
-    one = mixed_first_passage(distance * np.sqrt(24.0))
-    if head == 0:
-        return logit(one)
-    eight = mixed_first_passage(distance * np.sqrt(3.0))
-    if head == 1:
-        return logit(conditional_hazard(one, eight))
-    return logit(conditional_hazard(eight, mixed_first_passage(distance)))
+    """The structural prior of one hazard at a buffer of `distance` daily sigmas: the catalogue's own."""
+    return logit(mixed_hazards(distance)[head])
 
 
 @compiled
