@@ -121,14 +121,19 @@ def _warm_up(scorer: Scoring) -> None:
     """Ask every kind of question once, so that the first caller does not wait for code to be compiled."""
     engine = Engine(scorer)
     engine.take(read_events(json.dumps({"events": _WARM_UP}).encode()))
-    engine.score(ScoreRequest("a", orders=[Order("M", 1.0)], explain=True, cure=True))
+    engine.score(ScoreRequest("a", explain=True, cure=True))
+    engine.score(ScoreRequest("a", orders=[Order("M", 0.1)]))
     engine.account("a")
 
 
-_AT = {"time": "2024-01-01T00:00:00Z"}
+def _at(minute: int) -> dict[str, str]:
+    return {"time": f"2024-01-01T00:{minute:02}:00Z"}
+
+
+# A market with prices and a book, and an account near its liquidation.
 _WARM_UP = [
     {
-        **_AT,
+        **_at(0),
         "table": "markets",
         "market": "M",
         "tick_size": 0.1,
@@ -138,19 +143,19 @@ _WARM_UP = [
         "funding_interval_s": 3600,
         "tiers": [{"initial_margin_rate": 0.1, "maintenance_margin_rate": 0.05}],
     },
-    {**_AT, "table": "market_bars", "market": "M", "mark_close": 100.0},
-    {"time": "2024-01-01T00:01:00Z", "table": "market_bars", "market": "M", "mark_close": 101.0},
-    {
-        "time": "2024-01-01T00:01:00Z",
-        "table": "account_snapshots",
-        "account_id": "a",
-        "equity_usd": 50.0,
-        "collateral_usd": 50.0,
-        "initial_margin_usd": 20.0,
-        "maintenance_margin_usd": 10.0,
-        "positions": [{"market": "M", "quantity": 2.0, "entry_price": 100.0}],
-    },
-]
+    *(
+        {**_at(minute), "table": "market_bars", "market": "M", "mark_close": 100.0 + minute % 2,
+         "index_close": 100.0, "open_interest_usd": 1e6}
+        for minute in range(10)
+    ),
+    {**_at(9), "table": "funding", "market": "M", "funding_rate": 1e-5},
+    {**_at(9), "table": "book_depth", "market": "M", "best_bid": 100.9, "best_ask": 101.1,
+     "distance_bps": [10.0, 500.0], "bid_usd": [1e4, 1e6], "ask_usd": [1e4, 1e6]},
+    {**_at(9), "table": "account_snapshots", "account_id": "a", "equity_usd": 11.0, "collateral_usd": 11.0,
+     "initial_margin_usd": 20.0, "maintenance_margin_usd": 10.0,
+     "positions": [{"market": "M", "quantity": 2.0, "entry_price": 100.0}],
+     "balances": [{"asset": "USD", "amount": 10.0}]},
+]  # fmt: skip
 
 
 class _Server(uvicorn.Server):
