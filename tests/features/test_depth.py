@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.depth import depth_within_usd, slippage_bps
-from tests.oracle import feature_oracle as oracle
+from tests.oracle import market_oracle as oracle
 
 DISTANCES = np.array([10.0, 50.0, 100.0])
 DEPTHS = np.array([1_000.0, 5_000.0, 5_000.0])  # nothing rests between 50 and 100 bps

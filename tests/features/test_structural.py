@@ -19,7 +19,7 @@ from features.structural import (
     mixed_first_passage,
     mixed_hazards,
 )
-from tests.oracle import feature_oracle as oracle
+from tests.oracle import market_oracle as oracle
 
 nearness = st.floats(-5.0, 60.0)
 

@@ -2,8 +2,7 @@
 
 Nothing here is shared with `features` but the numbers of the kinds and the names of the columns. Equity
 is followed move by move (every bar, funding, fill and price change adds what it is worth to who holds it)
-instead of through cash; variances are weighted sums over all returns instead of recursions; sigma is a
-double loop over a correlation matrix; slippage is an integral over the depth curve.
+instead of through cash, and funding is paid position by position instead of through an index.
 """
 
 from __future__ import annotations
@@ -11,22 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from features import events as kinds
 from tests.oracle import exchange_oracle as exchange
+from tests.oracle.market_oracle import (
+    Points,
+    depth_at,
+    jump_share,
+    prior_hazards,
+    sigma,
+    slippage_bps,
+    variances,
+)
 
 FAR = 1_000.0
-CORRELATION = 0.75
-SECOND, HOUR, DAY = 1_000_000, 3_600_000_000, 86_400_000_000
+SECOND, HOUR = 1_000_000, 3_600_000_000
 DAY_S = 86_400.0
 NAN = math.nan
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
-LOG_SD = 1.1
-FLOOR, CEILING = 1e-9, 0.98
 
 
 class Row(NamedTuple):
@@ -37,153 +38,6 @@ class Row(NamedTuple):
     key: int
     sub: int
     values: tuple[float, ...]
-
-
-# ---- volatility of one price: `points` is all of its (time, price), oldest first
-
-
-Points = list[tuple[int, float]]
-
-
-def returns(points: Points) -> list[tuple[int, float, float]]:
-    """Time of the end, log return, seconds that it took."""
-    return [
-        (end, math.log(new / old), (end - start) / SECOND) for (start, old), (end, new) in pairwise(points)
-    ]
-
-
-def decayed(terms: list[tuple[int, float, float]], half_life_h: float) -> float:
-    """Mean of (end time, value, seconds that it held) under a weight that halves by age.
-
-    The first value stands for all time before it.
-    """
-    if not terms:
-        return NAN
-    last = terms[-1][0]
-    total = 0.0
-    for number, (end, value, seconds) in enumerate(terms):
-        age = (last - end) / SECOND / 3_600.0 / half_life_h
-        share = 1.0 if number == 0 else -math.expm1(-math.log(2.0) * seconds / 3_600.0 / half_life_h)
-        total += 2.0**-age * share * value
-    return total
-
-
-def ewma(points: Points, half_life_h: float) -> float:
-    return decayed([(end, r * r / seconds, seconds) for end, r, seconds in returns(points)], half_life_h)
-
-
-def bipower(points: Points) -> float:
-    moves = returns(points)
-    products = [
-        (end, math.pi / 2 * abs(r) * abs(before) / math.sqrt(seconds * seconds_before), seconds)
-        for (_, before, seconds_before), (end, r, seconds) in pairwise(moves)
-    ]
-    return decayed(products, 48.0)
-
-
-def har(points: Points) -> float:
-    """0.4, 0.35, 0.25 of the realised variance of the last 24, 168 and 720 clock hours."""
-    if len(points) < 2:
-        return NAN
-    last = points[-1][0]
-    known = (last - points[0][0]) / SECOND
-    total = 0.0
-    for weight, hours in ((0.4, 24), (0.35, 168), (0.25, 720)):
-        realised = math.fsum(r * r for end, r, _ in returns(points) if last // HOUR - end // HOUR < hours)
-        total += weight * realised / min(known, hours * 3_600.0)
-    return total
-
-
-def variances(points: Points) -> dict[str, float]:
-    slow, fast = ewma(points, 48.0), ewma(points, 6.0)
-    return {
-        "1h": ewma(points, 1.0),
-        "6h": fast,
-        "48h": slow,
-        "har": har(points),
-        "mean": (fast + slow) / 2,
-        "slow": slow**0.3 * (1.0 / (365 * DAY_S)) ** 0.7,  # 30% what was seen, 70% a hundred percent a year
-    }
-
-
-def jump_share(points: Points) -> float:
-    smooth, whole = bipower(points), ewma(points, 48.0)
-    if math.isnan(smooth):
-        return NAN
-    return 0.0 if whole == 0.0 else min(max(1.0 - smooth / whole, 0.0), 1.0)
-
-
-def sigma(exposures: list[float]) -> float:
-    """Standard deviation of a sum of which any two terms have the one correlation."""
-    square = 0.0
-    for i, one in enumerate(exposures):
-        for j, other in enumerate(exposures):
-            square += one * other * (1.0 if i == j else CORRELATION)
-    return NAN if math.isnan(square) else math.sqrt(max(square, 0.0))
-
-
-# ---- a book of cumulative depth
-
-
-def depth_at(bps: float, distances: list[float], depths: list[float]) -> float:
-    return float(np.interp(bps, [0.0, *distances], [0.0, *depths]))
-
-
-def slippage_bps(notional: float, distances: list[float], depths: list[float]) -> float:
-    """Mean of the distance over the dollars filled: N d - (area under the depth curve up to d), over N."""
-    if not depths or depths[-1] <= 0.0 or math.isnan(notional):
-        return NAN
-    xs, ys = [0.0, *distances], [0.0, *depths]
-    if notional > ys[-1]:  # the book goes on at its average density
-        xs.append(notional / (ys[-1] / xs[-1]))
-        ys.append(notional)
-    curve = list(zip(xs, ys, strict=True))
-    area = 0.0
-    for (x, y), (following, above) in pairwise(curve):
-        if above >= notional and above > y:
-            reach = x + (following - x) * (notional - y) / (above - y)
-            area += (reach - x) * (y + notional) / 2
-            break
-        area += (following - x) * (y + above) / 2
-    return min((notional * reach - area) / notional, 10_000.0)
-
-
-# ---- first passage
-
-
-def passage(buffer_over_sigma: float) -> float:
-    """Touching probability averaged over nine volatilities, without bounds."""
-    return math.fsum(
-        weight / math.sqrt(2 * math.pi)
-        * (1.0 if buffer_over_sigma <= 0
-           else math.erfc(buffer_over_sigma * math.exp(-LOG_SD * node / 2) / math.sqrt(2)))
-        for node, weight in zip(NODES, WEIGHTS, strict=True)
-    )  # fmt: skip
-
-
-def survival(buffer_over_sigma: float) -> float:
-    return math.fsum(
-        weight / math.sqrt(2 * math.pi)
-        * math.erf(buffer_over_sigma * math.exp(-LOG_SD * node / 2) / math.sqrt(2))
-        for node, weight in zip(NODES, WEIGHTS, strict=True)
-    )  # fmt: skip
-
-
-def logit_of(probability: float) -> float:
-    bounded = min(max(probability, FLOOR), CEILING)
-    return math.log(bounded / (1 - bounded))
-
-
-def prior_hazards(nearness_day: float) -> tuple[float, float, float]:
-    """Logits of touching within 1 h, in 1-8 h given not before, in 8-24 h given not before."""
-    if math.isnan(nearness_day):
-        return NAN, NAN, NAN
-    first = logit_of(passage(nearness_day * math.sqrt(24)))
-    # at the barrier and beyond it what is left is the limit as the buffer goes to nothing
-    near = max(nearness_day, 1e-6)
-    ends = [near * math.sqrt(24), near * math.sqrt(3), near]
-    hazards = [(passage(later) - passage(earlier)) / survival(earlier) for earlier, later in pairwise(ends)]
-    return first, logit_of(hazards[0]), logit_of(hazards[1])
 
 
 # ---- replaying rows
