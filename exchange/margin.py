@@ -156,7 +156,7 @@ def liquidation_price(
     there is no such price above zero, for no position, and where an input is NaN.
     """
     size = abs(quantity)
-    if not (size > 0.0 and mark > 0.0 and math.isfinite(size * mark) and math.isfinite(buffer_usd)):
+    if not (size > 0.0 and mark > 0.0 and math.isfinite(size * mark)):
         return math.nan
     tiers = floor_usd.shape[0]
     notional = size * mark

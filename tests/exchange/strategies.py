@@ -6,11 +6,15 @@ import math
 from dataclasses import replace
 from functools import cache
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from exchange.account import Account, Balance, Position
 from exchange.contracts import MarginTier, Market
 from tests.oracle import exchange_oracle as oracle
+
+law = settings(deadline=None, max_examples=60)
+"""No law is about time: the first call of a compiled function takes seconds."""
 
 
 @cache

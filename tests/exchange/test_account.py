@@ -15,6 +15,7 @@ from tests.exchange.strategies import (
     FLAT,
     balances,
     cross_accounts,
+    law,
     maintenance_tiers,
     market_of,
     money_scale,
@@ -39,6 +40,7 @@ def as_legs(account: Account) -> tuple[list[oracle.Leg], list[oracle.Holding]]:
 # ---- equity, collateral, margin
 
 
+@law
 @given(cross_accounts())
 def test_figures_are_what_plain_sums_give(account: Account) -> None:
     legs, holdings = as_legs(account)
@@ -52,6 +54,7 @@ def test_figures_are_what_plain_sums_give(account: Account) -> None:
     )
 
 
+@law
 @given(cross_accounts(), st.floats(-1e6, 1e6))
 def test_a_dollar_more_is_a_dollar_more_of_equity_and_collateral(account: Account, deposit: float) -> None:
     dollars, *others = account.balances
@@ -64,6 +67,7 @@ def test_a_dollar_more_is_a_dollar_more_of_equity_and_collateral(account: Accoun
     assert richer.initial_margin_usd == account.initial_margin_usd
 
 
+@law
 @given(cross_accounts())
 def test_the_order_of_rows_does_not_matter(account: Account) -> None:
     turned = replace(account, positions=account.positions[::-1], balances=account.balances[::-1])
@@ -76,6 +80,7 @@ def test_the_order_of_rows_does_not_matter(account: Account) -> None:
     )
 
 
+@law
 @given(balances())
 def test_a_haircut_takes_from_what_is_held_and_a_borrowed_amount_needs_margin(balance: Balance) -> None:
     account = Account(balances=(balance,))
@@ -91,6 +96,7 @@ def test_a_haircut_takes_from_what_is_held_and_a_borrowed_amount_needs_margin(ba
     assert account.initial_margin_usd == 0.0
 
 
+@law
 @given(balances(), st.integers(0, 100))
 def test_a_deeper_haircut_never_leaves_more_collateral(balance: Balance, percent: int) -> None:
     weights = sorted((balance.collateral_weight, percent / 100))
@@ -100,6 +106,7 @@ def test_a_deeper_haircut_never_leaves_more_collateral(balance: Balance, percent
     assert low <= high <= max(balance.value_usd, low)
 
 
+@law
 @given(cross_accounts())
 def test_closing_at_mark_moves_profit_to_cash_and_frees_its_margin(account: Account) -> None:
     first, *rest = account.positions
@@ -113,6 +120,7 @@ def test_closing_at_mark_moves_profit_to_cash_and_frees_its_margin(account: Acco
     )
 
 
+@law
 @given(cross_accounts())
 def test_the_margin_ratio_is_one_where_the_buffer_is_zero(account: Account) -> None:
     pool = account.pools()[0]
@@ -125,6 +133,7 @@ def test_the_margin_ratio_is_one_where_the_buffer_is_zero(account: Account) -> N
 # ---- isolated accounts
 
 
+@law
 @given(positions("A", isolated=True), positions("B", isolated=True), balances(), prices(), st.floats(-1, 2))
 def test_isolated_positions_touch_only_their_own_margin(
     first: Position, second: Position, free: Balance, mark: float, share: float
@@ -139,6 +148,7 @@ def test_isolated_positions_touch_only_their_own_margin(
     np.testing.assert_equal(changed.bankruptcy_price("B"), account.bankruptcy_price("B"))
 
 
+@law
 @given(positions(isolated=True))
 def test_one_isolated_position_is_a_cross_account_with_that_much_cash(position: Position) -> None:
     isolated = Account((position,), margin_mode="isolated")
@@ -154,6 +164,7 @@ def test_one_isolated_position_is_a_cross_account_with_that_much_cash(position: 
     )
 
 
+@law
 @given(positions("A", isolated=True), positions("B", isolated=True), balances())
 def test_an_isolated_account_is_worth_its_pools_and_its_free_balances(
     first: Position, second: Position, free: Balance

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exchange.contracts import MAX_TIERS, MarginTier, Market, tier_arrays, tiered_margin_usd
 from exchange.errors import InputError
-from tests.exchange.strategies import market_of, schedules
+from tests.exchange.strategies import law, market_of, schedules
 from tests.oracle import exchange_oracle as oracle
 
 notionals = st.just(0.0) | st.floats(1e-6, 1e9)
@@ -30,6 +30,7 @@ def slack(notional_usd: float, tiers: tuple[MarginTier, ...]) -> float:
 # ---- laws
 
 
+@law
 @given(schedules(), notionals)
 def test_margin_is_what_adding_up_the_tiers_gives(tiers: tuple[MarginTier, ...], notional: float) -> None:
     initial, maintenance = initial_and_maintenance(tiers, notional)
@@ -39,6 +40,7 @@ def test_margin_is_what_adding_up_the_tiers_gives(tiers: tuple[MarginTier, ...],
     assert maintenance == pytest.approx(float(wanted), rel=1e-10, abs=1e-300)
 
 
+@law
 @given(schedules())
 def test_margin_has_no_jump_where_a_tier_begins(tiers: tuple[MarginTier, ...]) -> None:
     for tier in tiers[:-1]:
@@ -49,6 +51,7 @@ def test_margin_has_no_jump_where_a_tier_begins(tiers: tuple[MarginTier, ...]) -
             assert abs(after - before) <= slack(edge, tiers)
 
 
+@law
 @given(schedules(), st.floats(-1.0, 1.0) | st.floats(-1e-6, 1e-6))
 def test_the_next_rate_applies_from_the_edge_on(tiers: tuple[MarginTier, ...], dollars: float) -> None:
     """Just beyond an edge each dollar pays the next rate, just before it this one: not a dollar later."""
@@ -60,6 +63,7 @@ def test_the_next_rate_applies_from_the_edge_on(tiers: tuple[MarginTier, ...], d
         assert near - at == pytest.approx(((edge + dollars) - edge) * rate, abs=3 * slack(edge, tiers))
 
 
+@law
 @given(schedules(), notionals, notionals)
 def test_a_larger_position_never_needs_less(tiers: tuple[MarginTier, ...], one: float, two: float) -> None:
     small, large = sorted((one, two))
@@ -69,17 +73,20 @@ def test_a_larger_position_never_needs_less(tiers: tuple[MarginTier, ...], one: 
         assert more >= less - slack(large, tiers)
 
 
+@law
 @given(schedules(), notionals)
 def test_initial_margin_is_never_below_maintenance(tiers: tuple[MarginTier, ...], notional: float) -> None:
     initial, maintenance = initial_and_maintenance(tiers, notional)
     assert initial >= maintenance - slack(notional, tiers)
 
 
+@law
 @given(schedules(), notionals)
 def test_shorts_need_what_longs_need(tiers: tuple[MarginTier, ...], notional: float) -> None:
     assert initial_and_maintenance(tiers, notional) == initial_and_maintenance(tiers, -notional)
 
 
+@law
 @given(schedules(), notionals)
 def test_the_average_rate_lies_between_the_first_and_the_last(
     tiers: tuple[MarginTier, ...], notional: float
@@ -90,6 +97,7 @@ def test_the_average_rate_lies_between_the_first_and_the_last(
     assert low * (1 - 1e-9) <= maintenance / notional <= high * (1 + 1e-9)
 
 
+@law
 @given(schedules(), notionals, st.sampled_from((0.5, 4.0, 1024.0)))
 def test_money_has_no_scale(tiers: tuple[MarginTier, ...], notional: float, factor: float) -> None:
     """In another unit of money (a power of two: exact) every figure is the same number of units."""
@@ -101,11 +109,13 @@ def test_money_has_no_scale(tiers: tuple[MarginTier, ...], notional: float, fact
     assert initial_and_maintenance(in_other_unit, notional * factor) == tuple(m * factor for m in margins)
 
 
+@law
 @given(schedules(max_tiers=1), notionals)
 def test_one_tier_is_a_plain_rate(tiers: tuple[MarginTier, ...], notional: float) -> None:
     assert initial_and_maintenance(tiers, notional)[1] == notional * tiers[0].maintenance_margin_rate
 
 
+@law
 @given(schedules(), notionals)
 def test_cutting_a_tier_in_two_changes_nothing(tiers: tuple[MarginTier, ...], notional: float) -> None:
     first = tiers[0]

@@ -44,9 +44,9 @@ class Recomputed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def snapshots(drift_tables: Path) -> Snapshots:
+def snapshots(drift: Path) -> Snapshots:
     def table(name: str) -> pl.DataFrame:
-        return pl.read_parquet(drift_tables / f"{name}.parquet").sort("time")
+        return pl.read_parquet(drift / f"{name}.parquet").sort("time")
 
     accounts = table("account_snapshots").sort("time", "account_id").with_row_index("row")
     rows = accounts.select("time", "account_id", "row")
@@ -60,7 +60,7 @@ def snapshots(drift_tables: Path) -> Snapshots:
         .join(rows, on=["time", "account_id"], how="left", maintain_order="left")
         .sort("row", "market")
     )
-    assets = table_of_assets(drift_tables)
+    assets = table_of_assets(drift)
     balances = (
         table("balance_snapshots")
         .join_asof(table("asset_prices"), on="time", by="asset", check_sortedness=False)
@@ -178,8 +178,8 @@ def recompute(
 
 
 @pytest.fixture(scope="module")
-def recomputed(snapshots: Snapshots, drift_tables: Path) -> Recomputed:
-    weights = table_of_assets(drift_tables).select("collateral_weight", "liability_weight").to_numpy()
+def recomputed(snapshots: Snapshots, drift: Path) -> Recomputed:
+    weights = table_of_assets(drift).select("collateral_weight", "liability_weight").to_numpy()
     schedules = [market.schedule for market in snapshots.markets]
     tiers = TierArrays(*(np.array([schedule[column] for schedule in schedules]) for column in range(5)))
     positions, balances = snapshots.positions, snapshots.balances

@@ -14,6 +14,7 @@ from exchange.contracts import MarginTier, tier_arrays
 from tests.exchange.strategies import (
     FLAT,
     cross_accounts,
+    law,
     maintenance_tiers,
     market_of,
     money_scale,
@@ -39,6 +40,7 @@ def compiled_price(quantity: float, mark: float, buffer_usd: float, tiers: tuple
 # ---- liquidation price
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices(), st.floats(-1.5, 3.0))
 @example(THREE, 1e5, 0.1, 0.2)
 @example(THREE, -1e5, 0.1, 0.2)
@@ -64,6 +66,7 @@ def test_liquidation_price_is_the_oracles(
         assert found == pytest.approx(float(wanted), rel=1e-9, abs=near_zero * 1e-3)
 
 
+@law
 @given(cross_accounts())
 def test_remarked_at_its_liquidation_price_collateral_equals_maintenance(account: Account) -> None:
     for position in account.positions:
@@ -75,6 +78,7 @@ def test_remarked_at_its_liquidation_price_collateral_equals_maintenance(account
         assert at.collateral_usd == pytest.approx(at.maintenance_margin_usd, rel=1e-9, abs=rounding)
 
 
+@law
 @given(positions(isolated=True))
 def test_an_isolated_position_remarked_there_is_at_maintenance(position: Position) -> None:
     account = Account((position,), margin_mode="isolated")
@@ -85,6 +89,7 @@ def test_an_isolated_position_remarked_there_is_at_maintenance(position: Positio
     assert pool.collateral_usd == pytest.approx(pool.maintenance_margin_usd, rel=1e-9, abs=rounding)
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices(), st.floats(0.0, 1.5))
 def test_without_a_liquidation_price_no_price_liquidates(
     tiers: tuple[MarginTier, ...], notional: float, mark: float, share: float
@@ -102,6 +107,7 @@ def test_without_a_liquidation_price_no_price_liquidates(
         assert left >= -1e-9 * abs(notional)
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices(), st.floats(0.0, 1.0), st.floats(1e-3, 1.0))
 def test_more_collateral_moves_it_farther_from_the_mark(
     tiers: tuple[MarginTier, ...], notional: float, mark: float, share: float, more: float
@@ -115,6 +121,7 @@ def test_more_collateral_moves_it_farther_from_the_mark(
     assert math.isnan(far) or (mark - far) * side > (mark - near) * side
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices())
 def test_at_maintenance_the_mark_is_the_liquidation_price(
     tiers: tuple[MarginTier, ...], notional: float, mark: float
@@ -122,6 +129,7 @@ def test_at_maintenance_the_mark_is_the_liquidation_price(
     assert compiled_price(notional / mark, mark, 0.0, tiers) == pytest.approx(mark, rel=1e-12)
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices(), st.floats(-1.0, 0.9), prices())
 def test_it_does_not_depend_on_the_mark_that_it_is_computed_from(
     tiers: tuple[MarginTier, ...], notional: float, mark: float, share: float, other_mark: float
@@ -138,6 +146,7 @@ def test_it_does_not_depend_on_the_mark_that_it_is_computed_from(
     assert again == pytest.approx(price, rel=1e-8)
 
 
+@law
 @given(schedules(), signed(1.0, 1e8), prices(), st.floats(-1.0, 2.0), st.sampled_from((0.25, 2.0, 64.0)))
 def test_scaling(
     tiers: tuple[MarginTier, ...], notional: float, mark: float, share: float, factor: float
@@ -195,6 +204,7 @@ def test_the_price_is_solved_anew_in_every_tier_that_it_crosses(side: float, tie
 # ---- bankruptcy price
 
 
+@law
 @given(positions(isolated=True))
 def test_closed_at_its_bankruptcy_price_an_isolated_position_leaves_nothing(position: Position) -> None:
     account = Account((position,), margin_mode="isolated")
@@ -205,6 +215,7 @@ def test_closed_at_its_bankruptcy_price_an_isolated_position_leaves_nothing(posi
     assert pool.equity_usd == pytest.approx(0.0, abs=1e-12 * scale)
 
 
+@law
 @given(positions(isolated=True))
 def test_it_lies_beyond_the_liquidation_price(position: Position) -> None:
     account = Account((position,), margin_mode="isolated")
@@ -221,6 +232,7 @@ def test_it_lies_beyond_the_liquidation_price(position: Position) -> None:
         assert bankruptcy > liquidation
 
 
+@law
 @given(cross_accounts())
 def test_all_closed_at_their_bankruptcy_prices_a_cross_account_leaves_nothing(account: Account) -> None:
     only_dollars = replace(account, balances=account.balances[:1])
@@ -233,6 +245,7 @@ def test_all_closed_at_their_bankruptcy_prices_a_cross_account_leaves_nothing(ac
     assert emptied.equity_usd == pytest.approx(0.0, abs=1e-12 * scale)
 
 
+@law
 @given(cross_accounts())
 def test_shares_are_in_proportion_to_maintenance_and_add_up_to_the_equity(account: Account) -> None:
     pool = account.pools()[0]
@@ -252,6 +265,7 @@ def test_shares_are_in_proportion_to_maintenance_and_add_up_to_the_equity(accoun
     assert math.fsum(shares.values()) == pytest.approx(pool.equity_usd, rel=1e-12)
 
 
+@law
 @given(cross_accounts())
 def test_when_liquidation_begins_every_bankruptcy_price_is_still_ahead(account: Account) -> None:
     """An account at maintenance has equity left, so no position is closed at a price already passed."""
