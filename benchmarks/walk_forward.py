@@ -22,7 +22,7 @@ from exchange.errors import PerpriskError
 from exchange.units import DAY_US
 from features import emit as figure
 from models import scorecard as cards
-from models.train import train
+from models.train import Rows, targets, train
 from pipelines.evaluate import Judged, judge
 from pipelines.replay import DEFAULT_EVERY_US, training_rows
 from pipelines.store import Dataset
@@ -70,8 +70,8 @@ def windows(path: Path, cuts: list[str], draws: int) -> list[dict[str, Any]]:
     ends_us = [following - DAY_US - 1 for following in cuts_us[1:]] + [dataset.meta.end_us]
     found = []
     for cut_us, end_us in zip(cuts_us, ends_us, strict=True):
-        trained = train(training_rows(dataset, DEFAULT_EVERY_US, cut_us))
-        judged = judge(dataset, passing_scorer(trained), cut_us, end_us, DEFAULT_EVERY_US, draws)
+        rows = training_rows(dataset, DEFAULT_EVERY_US, cut_us)
+        judged = judge(dataset, passing_scorer(train(rows)), cut_us, end_us, DEFAULT_EVERY_US, draws)
         panels = []
         for target, horizon, column in TARGETS:
             for name, figures in judged.card["targets"][target][horizon].items():
@@ -83,8 +83,26 @@ def windows(path: Path, cuts: list[str], draws: int) -> list[dict[str, Any]]:
                     **_notional_panel(judged, f"{target}_{horizon}", column, draws),
                 }
             )
-        found.append({"trained_before": format_time(cut_us), "until": format_time(end_us), "panels": panels})
+        facts = {
+            "trained_before": format_time(cut_us),
+            "until": format_time(end_us),
+            "training": _training_facts(rows),
+        }
+        found.append({**facts, "panels": panels})
     return found
+
+
+def _training_facts(rows: Rows) -> dict[str, Any]:
+    """What the training part held within 24 h: liquidations and accounts with negative equity."""
+    known = targets(rows)
+    liquidation, negative = known["liquidation_24h"], known["negative_equity_24h"]
+    came = liquidation[0] & liquidation[1]
+    return {
+        "rows": int(liquidation[0].sum()),
+        "events": int(came.sum()),
+        "accounts": len(np.unique(rows.account[came])),
+        "negative_accounts": len(np.unique(rows.account[negative[0] & negative[1]])),
+    }
 
 
 def _notional_panel(judged: Judged, target: str, column: int, draws: int) -> dict[str, Any]:
@@ -102,7 +120,16 @@ def _notional_panel(judged: Judged, target: str, column: int, draws: int) -> dic
 
 def markdown(window: dict[str, Any]) -> str:
     """One window as Markdown tables."""
-    lines = [f"### Trained before {window['trained_before'][:10]}, judged until {window['until'][:10]}", ""]
+    training = window["training"]
+    share = training["events"] / training["rows"]
+    lines = [
+        f"## Trained before {window['trained_before'][:10]}, judged until {window['until'][:10]}",
+        "",
+        f"Trained on {training['rows']:,} rows; {training['events']} ({share:.1%}) "
+        f"were followed by a liquidation within 24 h, of {training['accounts']} accounts; "
+        f"{training['negative_accounts']} accounts by negative equity.",
+        "",
+    ]
     for panel in window["panels"]:
         population = panel["population"].replace("_", " ").replace("all", "all accounts")
         lines += [

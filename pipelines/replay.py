@@ -13,6 +13,7 @@ from features.venue import Vectors, Venue
 from models import labels
 from models.train import HORIZONS_US, Rows
 from pipelines.events import event_batches
+from pipelines.rules import checked
 from pipelines.store import Dataset
 
 Integers = npt.NDArray[np.int64]
@@ -61,12 +62,12 @@ def observations(dataset: Dataset) -> Integers | None:
     """Times at which the whole population was looked at, or None where the record is continuous."""
     if not dataset.has("observations"):
         return None
-    return dataset.read("observations")["time"].dt.epoch("us").to_numpy().astype(np.int64)
+    return checked(dataset, "observations")["time"].dt.epoch("us").to_numpy().astype(np.int64)
 
 
 def default_events(dataset: Dataset, account: Callable[[str], int]) -> labels.Events:
     """Events of a dataset by account id; those of accounts that `account` does not know (-1) are left out."""
-    table = dataset.read("default_events")
+    table = checked(dataset, "default_events")
     ids = np.array([account(name) for name in table["account_id"]], np.int64)
     events = labels.Events(
         ids,
