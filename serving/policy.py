@@ -4,11 +4,11 @@
 
 The static schedule already pays for ordinary risk; what is added is what a likely liquidation would
 cost beyond it, as a share of gross notional: the venue's liquidation fee, the slippage of closing the
-position and a move of one sigma over the hour that closing may take. The rate is rounded up to whole
-ppm, never under the schedule and never above it and 100% (s <= m <= max(s, 1)).
+position and a move of one sigma over the hour that closing may take. A rate above the schedule's is
+rounded up to whole ppm, never under the schedule and never above it and 100% (s <= m <= max(s, 1)).
 
-Where data or model failed the rate is the schedule's or the one in force, whichever is higher: missing
-data earns no relief. Maintenance is the schedule's or the one in force: it is never raised on positions
+Where data or model failed the rate is the schedule's or the one in force, whichever is higher, and where
+the cost of closing is not known it is not under the one in force: missing data earns no relief. Maintenance is the schedule's or the one in force: it is never raised on positions
 that are already open, since that is what sets off the liquidations it should prevent.
 """
 
@@ -60,14 +60,20 @@ def initial_margin_rate(
     An unknown static rate counts as 100%: nobody can say that less is enough.
     """
     static = 1.0 if math.isnan(static_rate) else static_rate
-    if failed or math.isnan(pd_24h):
-        wanted = static if math.isnan(in_force) else max(static, in_force)
+    kept = static if math.isnan(in_force) else max(static, in_force)
+    if failed or math.isnan(pd_24h) or math.isnan(sigma_day):
+        wanted = kept
     else:
-        cost = UNKNOWN_CLOSING_COST if math.isnan(closing_cost) else closing_cost
         move = sigma_day * math.sqrt(MARGIN_PERIOD_OF_RISK_H / 24.0)
-        wanted = static + LOADING * max(pd_24h - TARGET_PD, 0.0) * (cost + move)
-    # The last max: a static rate a hair above whole ppm is not undercut by its own rounding.
-    return max(static, min(ppm_up(wanted) / PPM, max(static, 1.0)))
+        surcharge_share = LOADING * max(pd_24h - TARGET_PD, 0.0)
+        if math.isnan(closing_cost):
+            wanted = max(kept, static + surcharge_share * (UNKNOWN_CLOSING_COST + move))
+        else:
+            wanted = static + surcharge_share * (closing_cost + move)
+    if wanted <= static:
+        return static  # as it is: rounded, it would look like a rise
+    # The first max: a rate a hair above whole ppm is not undercut by its own rounding.
+    return min(max(static, ppm_up(min(wanted, 1.0)) / PPM), max(static, 1.0))
 
 
 @compiled
