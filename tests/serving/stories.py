@@ -14,7 +14,7 @@ from features.venue import Vectors
 from serving.engine import Engine
 from serving.rows import Request, read_events
 from serving.scorer import Scores
-from serving.wire import EventsAnswer
+from serving.wire import EventsAnswer, ScoreRequest, decode
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 Event = dict[str, Any]
@@ -224,3 +224,18 @@ def send(engine: Engine, events: list[Event], source: str | None = None) -> Even
     assert answer.rejected == []
     assert answer.accepted == len(events)
     return answer
+
+
+def told(events: list[Event]) -> Engine:
+    """An engine that has heard these events and nothing else."""
+    engine = Engine(FakeScorer())
+    send(engine, events)
+    return engine
+
+
+_score_decoder = msgspec.json.Decoder(ScoreRequest)
+
+
+def question(account_id: str, **more: Any) -> ScoreRequest:
+    """A question as it comes over the wire."""
+    return decode(_score_decoder, msgspec.json.encode({"account_id": account_id, **more}))
