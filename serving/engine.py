@@ -166,8 +166,7 @@ class Engine:
         columns = Columns()
         for row in accepted:
             time_us = self._admission.record(row)
-            if self._quote_asset in rows.assets_of(row) and self.venue.find_asset(self._quote_asset) < 0:
-                # the quote currency needs no row: it is an asset without a haircut, known once it is used
+            if self._announces_quote(row):
                 columns.add(ASSET, time_us, self.venue.asset(self._quote_asset), -1, (1.0, 1.0))
             write(row, time_us, self.venue, columns)
         self.venue.apply(columns.batch())
@@ -175,6 +174,17 @@ class Engine:
             source, [row.sequence for row in accepted if row.sequence is not None]
         )
         self.sequence += len(accepted)
+
+    def _announces_quote(self, row: Row) -> bool:
+        """Whether the quote currency becomes known with a row: an asset without a haircut that needs none.
+
+        It does when it is first used, and in its place by name among the assets announced, where a
+        dataset has it too: the same rows then give the same ids.
+        """
+        if self.venue.find_asset(self._quote_asset) >= 0:
+            return False
+        later = rows.table_of(row) == "assets" and row.asset > self._quote_asset
+        return later or self._quote_asset in rows.assets_of(row)
 
     # -- questions
 

@@ -59,9 +59,12 @@ def test_within_a_request_events_apply_in_their_order_whatever_the_order_they_ar
     )
 
 
-def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("assets", [["ETH"], ["ETH", "USDC"], ["AAA", "ETH", "USD"]])
+def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path, assets: list[str]) -> None:
+    events = [event for event in story() if event["table"] != "assets"]
+    events = [*(tell.asset(name) for name in assets), *events]
     tables: dict[str, list[Event]] = {name: [] for name in TABLES}
-    for event in story():
+    for event in events:
         row = {key: value for key, value in event.items() if key != "table"}
         for nested, table in (("positions", "position_snapshots"), ("balances", "balance_snapshots")):
             key = {name: row[name] for name in ("time", "account_id") if name in row}
@@ -84,7 +87,7 @@ def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path) 
     venue = Venue()
     for batch in event_batches(Dataset.open(tmp_path / "venue", "accounts"), None, venue):
         venue.apply(batch)
-    engine = told(story())
+    engine = told(events)
     assert engine.venue.digest() == venue.digest()
     assert engine.venue.account_names == venue.account_names
     assert engine.venue.market_names == venue.market_names
