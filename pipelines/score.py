@@ -52,6 +52,8 @@ def run(
     scorer = Scorer(Bundle.open(model, catalog.fingerprint()))
     if times_us is None:
         assert from_us is not None and to_us is not None and every_us is not None
+        # the ends before the steps between them, which may be more than memory holds
+        check_within(history, from_us, from_us + (to_us - from_us) // every_us * every_us)
         wanted = np.arange(from_us, to_us + 1, every_us, dtype=np.int64)
     else:
         wanted = np.unique(np.array(times_us, np.int64))
@@ -65,15 +67,7 @@ def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int6
 
     Raises InputError for a time that the dataset says nothing of.
     """
-    meta = dataset.meta
-    for time_us in (times_us[0], times_us[-1]):
-        if not meta.start_us <= time_us <= meta.end_us:
-            side = "before the start" if time_us < meta.start_us else "after the end"
-            bound_us = meta.start_us if time_us < meta.start_us else meta.end_us
-            raise InputError(
-                f"{dataset.path}: {format_time(int(time_us))} is {side} of the dataset, "
-                f"{format_time(bound_us)}"
-            )
+    check_within(dataset, int(times_us[0]), int(times_us[-1]))
     written = 0
     with (
         atomic_file(out) as path,
@@ -84,6 +78,18 @@ def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int6
             writer.write_table(score_table(scorer, venue, vectors, time_us))
             written += len(vectors.account)
     return written
+
+
+def check_within(dataset: Dataset, first_us: int, last_us: int) -> None:
+    """Raise InputError where a dataset says nothing of one of two times."""
+    meta = dataset.meta
+    for time_us in (first_us, last_us):
+        if not meta.start_us <= time_us <= meta.end_us:
+            side = "before the start" if time_us < meta.start_us else "after the end"
+            bound_us = meta.start_us if time_us < meta.start_us else meta.end_us
+            raise InputError(
+                f"{dataset.path}: {format_time(time_us)} is {side} of the dataset, {format_time(bound_us)}"
+            )
 
 
 def score_table(scorer: Scorer, venue: Venue, vectors: Vectors, time_us: int) -> pa.Table:
