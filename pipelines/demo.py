@@ -84,4 +84,6 @@ def last_moment(dataset: Dataset) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Tell of progress, to people only."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
