@@ -16,17 +16,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exchange.errors import WorkError
+from exchange.errors import InputError, WorkError
 
 EXPERIMENT = "perprisk"
 REGISTERED_MODEL = "perprisk"
 CHAMPION = "champion"
 LONGEST_PARAMETER = 500
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+SQLITE_START = b"SQLite format 3\0"
 
 
 def default_uri(folder: Path) -> str:
     """Tracking address of an SQLite file in `folder`."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def check_uri(uri: str) -> None:
+    """Raise InputError for an address that no run can be recorded at; to be asked before long work.
+
+    MLflow itself makes missing folders, tries a hundred seconds to open a folder as a database, and knows
+    of an address that it cannot use only when the training is done.
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found or scheme.partition("+")[0] not in SCHEMES:
+        raise InputError(
+            f"--tracking-uri: {uri!r} is neither sqlite:///FILE nor the address of an MLflow server"
+        )
+    if scheme != "sqlite":
+        return
+    file = Path(rest[1:].partition("?")[0])
+    if not rest.startswith("/") or not file.name:
+        raise InputError(f"--tracking-uri: {uri!r} names no file, as sqlite:///mlflow.db does")
+    try:
+        if not file.resolve().parent.is_dir():
+            raise InputError(f"--tracking-uri: {uri!r}: the folder {file.resolve().parent} does not exist")
+        if file.exists():
+            with file.open("rb") as stream:
+                start = stream.read(len(SQLITE_START))
+            if start and start != SQLITE_START:
+                raise InputError(f"--tracking-uri: {uri!r}: {file} is no SQLite database")
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise InputError(f"--tracking-uri: {uri!r}: {file} cannot be used ({reason.lower()})") from None
 
 
 @contextmanager
@@ -100,8 +131,8 @@ def record_run(
                 REGISTERED_MODEL, CHAMPION, str(logged.registered_model_version)
             )
             return str(run.info.run_id)
-        except (MlflowException, SQLAlchemyError, OSError) as problem:
-            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as problem:
+            reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
             raise WorkError(f"the run cannot be recorded at {uri}: {reason}") from problem
 
 

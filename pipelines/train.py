@@ -49,19 +49,29 @@ def train_model(
     if not paths:
         raise InputError("no dataset to train on")
     check_folder(out, MANIFEST)
+    uri = registry.default_uri(Path.cwd()) if tracking_uri is None else tracking_uri
+    registry.check_uri(uri)
     opened = [Dataset.open(path, "accounts") for path in paths]
     parts: list[Rows] = []
     accounts = 0
     for dataset in opened:
         last_us = dataset.meta.end_us if until_us is None else min(until_us, dataset.meta.end_us)
         steps = len(training_times(dataset, DEFAULT_EVERY_US, last_us))
+        if steps == 0:
+            raise InputError(
+                f"{dataset.path}: nothing to train on until {format_time(last_us)}: no decision time from "
+                f"its start, {format_time(dataset.meta.start_us)}, whose outcome is known by then"
+            )
         with progress(steps, f"features of {dataset.path.name}") as bar:
             rows = training_rows(dataset, DEFAULT_EVERY_US, last_us, bar.advance, accounts)
         accounts = max(accounts, int(rows.account.max(initial=accounts - 1)) + 1)
         parts.append(rows)
     rows = joined(parts)
     with progress(None, "training"):
-        trained = train(rows)
+        try:
+            trained = train(rows)
+        except InputError as problem:
+            raise InputError(f"{', '.join(map(str, paths))}: {problem}") from None
     described = [_described(dataset, until_us) for dataset in opened]
     model = trained.model | {"datasets": described, "code": version("perprisk"), "libraries": _libraries()}
     exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
@@ -74,9 +84,7 @@ def train_model(
         )
         bundle = Bundle.open(folder, catalog.fingerprint())
         with progress(None, "recording the run"):
-            _record(
-                bundle, trained, judged, rows, described, tracking_uri or registry.default_uri(Path.cwd())
-            )
+            _record(bundle, trained, judged, rows, described, uri)
     return model_version
 
 
