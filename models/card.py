@@ -20,7 +20,8 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {d['venue']} | {d['start']} | {d['end']} | `{d['digest'][:16]}` |" for d in model["datasets"]
+        f"| {_plain(d['venue'])} | {d['start']} | {d['end']} | `{d['digest'][:16]}` |"
+        for d in model["datasets"]
     ]
     lines += [
         "",
@@ -72,6 +73,11 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
         "",
     ]
     return "\n".join(lines)
+
+
+def _plain(name: str) -> str:
+    """A name that says nothing in Markdown or HTML, on one line."""
+    return "".join(c if c.isprintable() and c not in "|<>`&[]*_\\" else " " for c in name)
 
 
 def _figure(value: float | None) -> str:
