@@ -63,8 +63,17 @@ class Scorer:
         self.model_version = bundle.model_version
         self._session = Session(bundle)
         try:
-            self._required = np.array([catalog.index(name) for name in bundle.model["required_features"]])
-            self._levels: dict[str, dict[str, float]] = bundle.model["baseline_levels"]
+            self._required = np.array(
+                [catalog.index(name) for name in bundle.model["required_features"]], np.int64
+            )
+            self._levels = {
+                name: {
+                    target: float(bundle.model["baseline_levels"][name][target])
+                    for target in baselines.TARGETS
+                }
+                for name in baselines.BASELINES
+            }
+            self._mean_severity = float(bundle.model["mean_severity"])
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
             raise BundleError(f"{bundle.path / 'model.json'}: lacks or misstates {problem}") from None
@@ -117,7 +126,7 @@ class Scorer:
 
     def _severity(self, outputs: Outputs, failed: npt.NDArray[np.bool_]) -> Floats:
         """Expected shortfall as a share of notional; the training mean where the model failed."""
-        return np.where(failed, self.bundle.model["mean_severity"], outputs.severity)
+        return np.where(failed, self._mean_severity, outputs.severity)
 
     def _fallbacks(self, vectors: Vectors, pd: Floats) -> list[str | None]:
         """Why each row cannot be trusted, the most telling reason first; None where it can."""
