@@ -8,8 +8,9 @@ position and a move of one sigma over the hour that closing may take. A rate abo
 rounded up to whole ppm, never under the schedule and never above it and 100% (s <= m <= max(s, 1)).
 
 Where data or model failed the rate is the schedule's or the one in force, whichever is higher, and where
-the cost of closing is not known it is not under the one in force: missing data earns no relief. Maintenance is the schedule's or the one in force: it is never raised on positions
-that are already open, since that is what sets off the liquidations it should prevent.
+the cost of closing is not known it is not under the one in force: missing data earns no relief.
+Maintenance is the schedule's or the one in force: it is never raised on positions that are already open,
+since that is what sets off the liquidations it should prevent.
 """
 
 from __future__ import annotations
