@@ -216,14 +216,14 @@ def stream(chance: Random, moments: int, steps: Sequence[int] = STEPS) -> list[R
     values = list(ASSET_PRICES)
     rows: list[Row] = []
     hidden_market = chance.choice((None, None, None, MARKETS - 1))
-    hidden_asset = chance.choice((None, None, None, ASSETS - 1))
+    unpriced = chance.choice(({0}, {0}, {0, ASSETS - 1}, set()))  # a dollar may have a price, too
     for key in range(MARKETS):
         if chance.random() < 0.95:
             rows += market_rows(time, key, tiers_by_chance(chance), LOTS[key])
     for key in range(ASSETS):
         rows.append(Row(ASSET, time, key, -1, WEIGHTS[key]))
     for key in range(1, ASSETS):
-        if key != hidden_asset:
+        if key not in unpriced:
             rows.append(Row(ASSET_PRICE, time, key, -1, (values[key],)))
     rows += [bar(time, key, marks[key], 1e5) for key in range(MARKETS) if key != hidden_market]
     for key in range(ACCOUNTS):
@@ -232,7 +232,7 @@ def stream(chance: Random, moments: int, steps: Sequence[int] = STEPS) -> list[R
         rows += snapshot_by_chance(chance, time, key, marks) if chance.random() < 0.8 else []
     for _ in range(moments):
         time += chance.choice(steps)
-        rows += moment(chance, time, marks, values, hidden_market, hidden_asset)
+        rows += moment(chance, time, marks, values, hidden_market, unpriced)
     return rows
 
 
@@ -242,7 +242,7 @@ def moment(
     marks: list[float],
     values: list[float],
     hidden_market: int | None,
-    hidden_asset: int | None,
+    unpriced: set[int],
 ) -> list[Row]:
     rows: list[Row] = []
 
@@ -252,7 +252,7 @@ def moment(
                 rows.extend(make(key))
 
     def price(key: int) -> list[Row]:
-        if key in (0, hidden_asset):
+        if key in unpriced:
             return []
         values[key] = moved(chance, values[key])
         return [Row(ASSET_PRICE, time, key, -1, (values[key],))]
@@ -269,6 +269,7 @@ def moment(
         return [fill(time, key, market, lots(chance, market), moved(chance, marks[market]), fee)]
 
     some(MARKETS, 0.02, lambda key: market_rows(time, key, tiers_by_chance(chance), LOTS[key]))
+    some(ASSETS, 0.03, lambda key: [Row(ASSET, time, key, -1, WEIGHTS[key])])
     some(ASSETS, 0.3, price)
     some(MARKETS, 0.6, mark)
     some(MARKETS, 0.4, lambda key: book_by_chance(chance, time, key, marks[key]))

@@ -94,7 +94,7 @@ def test_from_bankrupt_to_rich_every_step_of_equity_is_towards_safety(quantity: 
 
 
 def in_units(row: Row, share: float) -> Row:
-    """The same in contracts `share` times the size: prices as many times higher, amounts lower."""
+    """The same in contracts `share` times the size; a dollar stays a dollar."""
     v = list(row.values)
     if row.kind in (MARKET, BAR, BOOK):
         prices = {MARKET: (0,), BAR: (0, 1, 2, 3, 4), BOOK: (0, 1)}[row.kind]
@@ -104,9 +104,9 @@ def in_units(row: Row, share: float) -> Row:
     elif row.kind in (FILL, POSITION):
         v[0] /= share
         v[1] *= share
-    elif row.kind == ASSET_PRICE:
+    elif row.kind == ASSET_PRICE and row.key != 0:
         v[0] *= share
-    elif row.kind == BALANCE and row.sub != 0:  # a dollar is a dollar
+    elif row.kind == BALANCE and row.sub != 0:
         v[0] /= share
     return row._replace(values=tuple(v))
 

@@ -179,3 +179,23 @@ def test_equity_of_a_snapshot_taken_before_the_first_mark_stays_unknown_until_th
     assert found["GROSS_NOTIONAL_USD"] == 1_030.0
     rows += streams.snapshot_rows(START + 3 * HOUR, 0, 530.0, [(0, 10.0, 100.0, NAN, NAN)])
     assert streams.vector(streams.after(rows))["EQUITY_USD"] == 530.0
+
+
+def test_a_position_of_nothing_needs_no_mark() -> None:
+    """A row of quantity 0 holds unsettled profit only, and that is in the equity."""
+    rows = [
+        *history(),
+        *streams.snapshot_rows(NOW, 0, 1_500.0, [(0, 10.0, 105.0, NAN, NAN), (2, 0.0, NAN, 7.0, NAN)]),
+    ]
+    found = streams.vector(streams.after(rows))
+    assert found["EQUITY_USD"] == 1_500.0
+    assert found["OPEN_POSITIONS"] == 1.0
+    assert unknown(rows) == set()
+
+
+def test_the_price_of_a_dollar_outlives_its_terms() -> None:
+    rows = [*history(), Row(ASSET_PRICE, NOW + MINUTE, 0, -1, (0.5,))]
+    lost = streams.vector(streams.after(rows))["EQUITY_USD"]
+    assert lost == 1_500.0 - 0.5 * 900.0
+    rows.append(Row(ASSET, NOW + 2 * MINUTE, 0, -1, (1.0, 1.0)))
+    assert streams.vector(streams.after(rows))["EQUITY_USD"] == lost
