@@ -46,7 +46,7 @@ format: $(READY) ## lay out the code
 	$(BIN)/ruff format .
 
 docs: $(READY) ## print docs/features.md from the catalogue
-	$(BIN)/python docs/print_features.py > docs/features.md
+	$(BIN)/python -m pipelines.feature_docs
 
 bench: $(READY) ## run every program in benchmarks/ but the soak; ARGS go to each
 	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v /soak || true); \

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from exchange.account import quote_leg_usd
 from exchange.compiled import compiled
-from exchange.contracts import tier_deduction_usd
+from exchange.contracts import MAX_TIERS, tier_deduction_usd
 from features.depth import MAX_LEVELS
 from features.events import (
     ACCOUNT,
@@ -129,6 +129,8 @@ def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     """The next tier of a market whose MARKET row has just been applied."""
     market = state.market[key]
     k = market.tier_count
+    if k == MAX_TIERS:  # refused at every border; a table must not be written past its end all the same
+        return
     market.tier_cap[k] = value[0]
     market.initial_rate[k] = value[1]
     market.maintenance_rate[k] = value[2]

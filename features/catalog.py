@@ -55,7 +55,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("concentration", "leverage", "fraction", 0, _POSITIONS,
             "Herfindahl index of notionals: 1 for a single position",
             "concentration of positions is {:.2f}"),
-    Feature("funding_carry_day", "leverage", "fraction a day", 1, (*_MARGIN, "funding"),
+    Feature("funding_carry_day", "leverage", "fraction a day", 0, (*_MARGIN, "funding"),
             "funding that the positions would pay in a day at the last rates, over equity",
             "funding costs {:.2%} of the equity a day"),
     Feature("unrealised_return", "leverage", "fraction", 0, (*_POSITIONS, "entry prices"),
@@ -94,7 +94,7 @@ FEATURES: tuple[Feature, ...] = (
             "share of recent variance that came in jumps (bipower), weighted by notional",
             "jumps made {:.0%} of the recent variance"),
     Feature("undiversified_share", "volatility", "fraction", 1, _POSITIONS,
-            "portfolio sigma over the sum of the positions' own: 1 for a single position",
+            "portfolio sigma over the sum of its parts' own, balances included: 1 for a single one",
             "hedges leave {:.0%} of the positions' risk"),
     Feature("prior_hazard_1h", "volatility", "logit", 1, _MARGIN,
             "first passage of the buffer within 1 h at the shrunk volatility, averaged over its uncertainty",
@@ -127,7 +127,7 @@ NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
 PRIOR_HAZARDS = ("prior_hazard_1h", "prior_hazard_8h", "prior_hazard_24h")
 
-DEFINITION = 2
+DEFINITION = 3
 """Raised whenever a column's formula changes while its row above does not."""
 
 

@@ -45,13 +45,15 @@ def slippage_bps(
     """Average distance from the mid at which `notional_usd` >= 0 fills, walking the book.
 
     Depth is uniform between two distances. Beyond the last one the book is taken to go on with the average
-    density so far, so slippage keeps rising with size. NaN without levels, or with no depth at all; at most
-    10,000 bps (a sale cannot fetch less than nothing).
+    density so far, so slippage keeps rising with size. At most 10,000 bps (a sale cannot fetch less than nothing), which is
+    also what a side costs that is known to be empty. NaN without levels.
     """
-    if levels == 0 or depth_usd[levels - 1] <= 0.0:
+    if levels == 0 or math.isnan(notional_usd):
         return math.nan
     if notional_usd <= 0.0:
         return 0.0
+    if depth_usd[levels - 1] <= 0.0:
+        return 10_000.0
     left = notional_usd
     cost = 0.0
     previous_distance = 0.0

@@ -40,7 +40,7 @@ from features.state import (
     State,
 )
 from features.structural import logit, mixed_hazards
-from features.volatility import BIPOWER, HAR, jump_share, slow_variance
+from features.volatility import BIPOWER, HAR, PEGGED_VARIANCE, jump_share, slow_variance
 
 CORRELATION = 0.75
 """Constant correlation between any two underlyings: what matters is that it is high."""
@@ -126,6 +126,14 @@ def _variance(ewma: npt.NDArray[np.float64], series: npt.NDArray[np.float64], es
     if estimator == _SLOW:
         return slow_variance(ewma[_EWMA_48H])
     return ewma[estimator]
+
+
+@compiled
+def _asset_variance(ewma: npt.NDArray[np.float64], series: npt.NDArray[np.float64], estimator: int) -> float:
+    """The same of an asset's price: a pegged one is not shrunk towards the volatility of a coin."""
+    if estimator == _SLOW and ewma[_EWMA_48H] < PEGGED_VARIANCE:
+        return ewma[_EWMA_48H]
+    return _variance(ewma, series, estimator)
 
 
 @compiled
@@ -326,9 +334,10 @@ def emit(
             weight = asset.collateral_weight if balance.amount > 0.0 else asset.liability_weight
             worth = balance.amount * asset.price * weight
             for e in range(ESTIMATORS):
-                exposure = worth * math.sqrt(_variance(asset.variance, asset.series, e))
+                exposure = worth * math.sqrt(_asset_variance(asset.variance, asset.series, e))
                 own[e] += exposure * exposure
                 total[e] += exposure
+            absolute += abs(worth) * math.sqrt(_asset_variance(asset.variance, asset.series, _EWMA_6H))
         for e in range(ESTIMATORS):
             nearness[e] = _over(collateral - maintenance, _pool_sigma(own[e], total[e]) * day)
 

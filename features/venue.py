@@ -128,13 +128,15 @@ class Venue:
 
         `at_us` may be later than the newest event: what is known then is only older.
         """
+        newest_us = self.state.clock[NOW]
         if at_us is not None:
-            self.state.clock[NOW] = max(self.state.clock[NOW], at_us)
+            self.state.clock[NOW] = max(newest_us, at_us)
         room = max(len(self.account_names), 1)
         ids = np.empty(room, np.int64)
         features = np.empty((room, FEATURES))
         figures = np.empty((room, FIGURES))
         rows = emit_open(self.state, len(self.account_names), self._folio, ids, features, figures)
+        self.state.clock[NOW] = newest_us  # asking changes nothing
         return Vectors(ids[:rows], features[:rows], figures[:rows])
 
     def vectors(self, accounts: Iterable[int]) -> Vectors:

@@ -31,6 +31,12 @@ PRIOR_VARIANCE = 1.0 / YEAR_S
 PRIOR_WEIGHT = 0.7
 """Weight of the prior in logs; volatility half a day after a crash says little about the day to come."""
 
+LEAST_VARIANCE = 1e-4 * PRIOR_VARIANCE
+"""What was seen counts as at least 1% a year."""
+
+PEGGED_VARIANCE = 0.05**2 * PRIOR_VARIANCE
+"""An asset that moves less than 5% a year is held to something; no coin is as quiet."""
+
 # What a series carries beside its variances: columns of its float row ...
 LAST_RETURN, BIPOWER, HAR, FIRST_TIME = 0, 1, 2, 3
 SERIES_COLUMNS = 4
@@ -49,7 +55,7 @@ def observe_price(
 
     `variance` holds one EWMA per half-life (NaN before the first return), `series` the columns named
     above, `ring` hourly sums of squared returns by hour modulo RING_HOURS. A return that spans several
-    hours counts in the hour in which it ends.
+    hours counts in each by the time spent there.
     """
     seconds = elapsed_us / SECOND_US
     squared = log_return * log_return
@@ -71,13 +77,18 @@ def observe_price(
             series[BIPOWER] = keep * series[BIPOWER] + (1.0 - keep) * product
     series[LAST_RETURN] = scaled
 
-    hour = time_us // HOUR_US
     previous_us = time_us - elapsed_us
+    # Hours end with their last moment, so that a bar of a whole hour falls into the hour it covers.
+    hour = (time_us - 1) // HOUR_US
+    spanned = hour - (previous_us - 1) // HOUR_US
     if math.isnan(series[FIRST_TIME]):
         series[FIRST_TIME] = previous_us
-    for passed in range(min(hour - previous_us // HOUR_US, RING_HOURS)):
+    for passed in range(min(spanned, RING_HOURS)):
         ring[(hour - passed) % RING_HOURS] = 0.0
-    ring[hour % RING_HOURS] += squared
+    for passed in range(min(spanned + 1, RING_HOURS)):
+        begins_us = (hour - passed) * HOUR_US
+        inside_us = max(min(time_us, begins_us + HOUR_US) - max(previous_us, begins_us), 0)
+        ring[(hour - passed) % RING_HOURS] += squared * (inside_us / elapsed_us)
 
     day = week = month = 0.0
     for back in range(RING_HOURS):
@@ -107,5 +118,11 @@ def jump_share(variance_48h: float, bipower: float) -> float:
 
 @compiled
 def slow_variance(variance_48h: float) -> float:
-    """Variance per second shrunk in logs towards the slow prior; NaN before the second bar."""
-    return math.exp((1.0 - PRIOR_WEIGHT) * math.log(variance_48h) + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE))
+    """Variance per second shrunk in logs towards the slow prior; NaN before the second bar.
+
+    A mark that has not moved at all says that nobody looked, not that it never will: see LEAST_VARIANCE.
+    """
+    if math.isnan(variance_48h):
+        return math.nan
+    seen = math.log(max(variance_48h, LEAST_VARIANCE))
+    return math.exp((1.0 - PRIOR_WEIGHT) * seen + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE))

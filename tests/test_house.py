@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from exchange.compiled import COMPILED_PACKAGES
+from pipelines import feature_docs
 from pipelines.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,14 +253,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_features_are_documented_as_they_are() -> None:
-    printed = subprocess.run(
-        [sys.executable, "docs/print_features.py"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    printed = feature_docs.page()
     assert (ROOT / "docs" / "features.md").read_text() == printed, "The catalogue has changed: make docs"
 
 

@@ -55,7 +55,7 @@ def test_depth_within_by_hand(bps: float, depth: float) -> None:
 def test_a_book_that_is_not_there_is_unknown() -> None:
     assert math.isnan(slippage_bps(1.0, DISTANCES, DEPTHS, 0))
     assert math.isnan(depth_within_usd(100.0, DISTANCES, DEPTHS, 0))
-    assert math.isnan(slippage_bps(1.0, DISTANCES, np.zeros(3), 3))
+    assert slippage_bps(1.0, DISTANCES, np.zeros(3), 3) == 10_000.0
     assert math.isnan(slippage_bps(math.nan, DISTANCES, DEPTHS, 3))
     assert depth_within_usd(100.0, DISTANCES, np.zeros(3), 3) == 0.0
 

@@ -142,9 +142,9 @@ def test_in_the_second_day_the_day_is_full_and_the_rest_is_not() -> None:
 def test_a_gap_of_a_month_forgets_all_before_it(gap_h: int) -> None:
     series = seen([0.01] * 800, HOUR)
     series.see(0.3, gap_h * HOUR)
-    assert np.count_nonzero(series.ring) == 1
-    windows = HAR_DAY / 86_400 + HAR_WEEK / (7 * 86_400) + HAR_MONTH / (30 * 86_400)
-    assert series.har == pytest.approx(0.09 * windows, rel=1e-12)
+    each_hour = 0.09 / gap_h  # one return over the gap counts in every hour that it spans
+    assert series.ring == pytest.approx([each_hour] * RING_HOURS, rel=1e-9)
+    assert series.har == pytest.approx(each_hour / 3_600, rel=1e-9)
 
 
 @pytest.mark.parametrize("gap_h", [2, 24, 500, 719])
@@ -157,7 +157,16 @@ def test_a_gap_keeps_what_is_younger_than_a_month(gap_h: int) -> None:
 def test_bars_within_an_hour_add_up_in_it() -> None:
     series = seen([0.01] * 59, MINUTE, MIDNIGHT)
     assert series.ring[MIDNIGHT // HOUR % RING_HOURS] == pytest.approx(59e-4)
-    series.see(0.02, MINUTE)  # ends on the hour: that of the hour to come
+    series.see(0.02, MINUTE)  # ends with the hour
+    assert series.ring[MIDNIGHT // HOUR % RING_HOURS] == pytest.approx(63e-4)
+    series.see(0.01, 2 * MINUTE)
+    assert series.ring[(MIDNIGHT // HOUR + 1) % RING_HOURS] == pytest.approx(1e-4)
+
+
+def test_a_return_over_two_hours_counts_in_each_by_the_time_spent_there() -> None:
+    series = seen([0.01], 15 * MINUTE, MIDNIGHT)
+    series.see(0.04, 60 * MINUTE)  # 45 minutes in the first hour, 15 in the second
+    assert series.ring[MIDNIGHT // HOUR % RING_HOURS] == pytest.approx(1e-4 + 12e-4)
     assert series.ring[(MIDNIGHT // HOUR + 1) % RING_HOURS] == pytest.approx(4e-4)
 
 
@@ -184,5 +193,5 @@ def test_the_slow_variance_lies_seven_tenths_of_the_way_to_the_prior() -> None:
     assert slow_variance(PRIOR_VARIANCE) == pytest.approx(PRIOR_VARIANCE, rel=1e-12)
     assert math.sqrt(PRIOR_VARIANCE * 365 * 86_400) == pytest.approx(1.0)
     assert slow_variance(PRIOR_VARIANCE * math.exp(10.0)) == pytest.approx(PRIOR_VARIANCE * math.exp(3.0))
-    assert slow_variance(0.0) == 0.0
+    assert slow_variance(0.0) == slow_variance(1e-4 * PRIOR_VARIANCE) > 0.0  # a mark that never moved
     assert math.isnan(slow_variance(math.nan))

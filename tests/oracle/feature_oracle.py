@@ -257,6 +257,8 @@ def answer(rows: Sequence[Row], account: int) -> Answer | None:
         moving = not (asset not in s.price_points and asset in s.prices)  # a dollar does not move
         if moving and not s.is_isolated:
             spread_of = variances(s.price_points.get(asset, []))
+            if spread_of["48h"] < 0.05**2 / (365 * DAY_S):  # pegged: below 5% a year
+                spread_of["slow"] = spread_of["48h"]
             for e in estimators:
                 weight = counted if amount > 0.0 else charged
                 exposures[e].append(worth * weight * math.sqrt(spread_of[e]))
@@ -343,9 +345,7 @@ def answer(rows: Sequence[Row], account: int) -> Answer | None:
         "portfolio_sigma_day": sigma_day / gross,
         "volatility_trend": trend,
         "jump_share": by_notional({m: jump_share(s.marks.get(m, [])) for m in held}),
-        "undiversified_share": over(
-            sigma(exposures["6h"]), sum(size[m] * math.sqrt(moves[m]["6h"]) for m in held)
-        ),
+        "undiversified_share": over(sigma(exposures["6h"]), sum(abs(part) for part in exposures["6h"])),
         "prior_hazard_1h": hazards[0],
         "prior_hazard_8h": hazards[1],
         "prior_hazard_24h": hazards[2],

@@ -70,7 +70,11 @@ def har(points: Points) -> float:
     known = (last - points[0][0]) / SECOND
     total = 0.0
     for weight, hours in ((0.4, 24), (0.35, 168), (0.25, 720)):
-        realised = math.fsum(r * r for end, r, _ in returns(points) if last // HOUR - end // HOUR < hours)
+        since = ((last - 1) // HOUR - hours + 1) * HOUR
+        realised = math.fsum(
+            r * r * max(end - max(end - seconds * SECOND, since), 0.0) / (seconds * SECOND)
+            for end, r, seconds in returns(points)
+        )
         total += weight * realised / min(known, hours * 3_600.0)
     return total
 
@@ -83,7 +87,8 @@ def variances(points: Points) -> dict[str, float]:
         "48h": slow,
         "har": har(points),
         "mean": (fast + slow) / 2,
-        "slow": slow**0.3 * (1.0 / (365 * DAY_S)) ** 0.7,  # 30% what was seen, 70% a hundred percent a year
+        # 30% what was seen, at least 1% a year; 70% a hundred percent a year
+        "slow": max(slow, 1e-4 / (365 * DAY_S)) ** 0.3 * (1.0 / (365 * DAY_S)) ** 0.7,
     }
 
 
@@ -112,8 +117,10 @@ def depth_at(bps: float, distances: list[float], depths: list[float]) -> float:
 
 def slippage_bps(notional: float, distances: list[float], depths: list[float]) -> float:
     """Mean of the distance over the dollars filled: N d - (area under the depth curve up to d), over N."""
-    if not depths or depths[-1] <= 0.0 or math.isnan(notional):
+    if not depths or math.isnan(notional):
         return NAN
+    if depths[-1] <= 0.0:
+        return 10_000.0
     xs, ys = [0.0, *distances], [0.0, *depths]
     if notional > ys[-1]:  # the book goes on at its average density
         xs.append(notional / (ys[-1] / xs[-1]))
