@@ -133,7 +133,7 @@ def train(rows: Rows, seed: int = 7, progress: Progress = lambda _: None) -> Tra
     required = [name for k, name in enumerate(catalog.NAMES) if known[:, k].mean() >= REQUIRED_SHARE]
     usual = rows.features[:, [catalog.index("buffer_over_notional"), catalog.index("buffer_over_sigma_slow")]]
     usual = usual[(usual > 0.0).all(axis=1)]
-    buffer, distance = np.median(usual, axis=0)
+    buffer, distance = np.median(usual, axis=0) if len(usual) else (0.1, 1.0)
     model = {
         "horizons_h": list(HORIZONS_H),
         "heads": {head.spec.name: _constants(head) for head in heads},

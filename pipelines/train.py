@@ -155,6 +155,11 @@ def _record(
         kept.mkdir()
         for file in sorted(bundle.path.iterdir()):
             (kept / file.name).write_bytes(file.read_bytes())
+        boosters = artifacts / "boosters"  # LightGBM's own text form, for those who want to check the graph
+        boosters.mkdir()
+        for head in trained.heads:
+            if head.booster is not None:
+                head.booster.save_model(boosters / f"{head.spec.name}.txt")
         if judged is not None:
             for name, png in pictures(judged).items():
                 (artifacts / f"{name}.png").write_bytes(png)

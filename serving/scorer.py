@@ -104,14 +104,17 @@ class Scorer:
         if failed.any():
             pd[failed] = self.baseline("structural", vectors.where(failed))
         gross = figures[:, figure.GROSS_NOTIONAL_USD]
+        with np.errstate(invalid="ignore", over="ignore"):  # absurd sizes give NaN, and that is a fallback
+            closing_cost = figures[:, figure.CLOSING_COST_USD] / gross
+            sigma_day = figures[:, figure.SIGMA_DAY_USD] / gross
         rates = suggest(
             figures[:, figure.STATIC_INITIAL_RATE],
             figures[:, figure.STATIC_MAINTENANCE_RATE],
             figures[:, figure.FIGURE_INITIAL_IN_FORCE],
             figures[:, figure.FIGURE_MAINTENANCE_IN_FORCE],
             pd[:, 2],
-            figures[:, figure.CLOSING_COST_USD] / gross,
-            figures[:, figure.SIGMA_DAY_USD] / gross,
+            closing_cost,
+            sigma_day,
             failed,
         )
         return Scores(
