@@ -45,8 +45,8 @@ def slippage_bps(
     """Average distance from the mid at which `notional_usd` >= 0 fills, walking the book.
 
     Depth is uniform between two distances. Beyond the last one the book is taken to go on with the average
-    density so far, so slippage keeps rising with size. At most 10,000 bps (a sale cannot fetch less than nothing), which
-    is also what a side costs that is known to be empty. NaN without levels.
+    density so far, so slippage keeps rising with size. At most 10,000 bps (a sale cannot fetch less than
+    nothing), which is also what a side costs that is known to be empty. NaN without levels.
     """
     if levels == 0 or math.isnan(notional_usd):
         return math.nan
