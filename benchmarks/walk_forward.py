@@ -1,11 +1,12 @@
 """Walk-forward validation on an account history: train before each cut, judge what came after.
 
-    python -m benchmarks.walk_forward DATASET [--cut TIME ...] [--json FILE]
+    python -m benchmarks.walk_forward DATASET [--cut TIME ...] [--columns account|all] [--json FILE]
 
 Prints one Markdown table a window: liquidation within 24 h and 8 h, for all accounts, for those with at
 least $100 of equity and for those with positions of at least $10, beside both baselines, with 90%
 intervals from resampling whole days and accounts. Each model sees nothing after its cut, neither
-features nor labels; each window ends where the next cut begins.
+features nor labels; each window ends where the next cut begins. `--columns all` lets trees read every
+column of the catalogue, the ones that are the same for all accounts included: what that does is the point.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy as np
 
 from exchange.errors import PerpriskError
 from exchange.units import DAY_US
+from features import catalog
 from features import emit as figure
 from models import scorecard as cards
-from models.train import Rows, targets, train
+from models.train import TREE_FEATURES, Rows, targets, train
 from pipelines.evaluate import Judged, judge
 from pipelines.replay import DEFAULT_EVERY_US, training_rows
 from pipelines.store import Dataset
@@ -48,10 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--cut", action="append", help="train before this time (default: three cuts)")
     parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
+    parser.add_argument("--columns", choices=("account", "all"), default="account", help="what trees read")
     parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
     try:
-        found = windows(options.dataset, options.cut or list(DEFAULT_CUTS), options.draws)
+        columns = catalog.NAMES if options.columns == "all" else TREE_FEATURES
+        found = windows(options.dataset, options.cut or list(DEFAULT_CUTS), options.draws, columns)
     except PerpriskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def windows(path: Path, cuts: list[str], draws: int) -> list[dict[str, Any]]:
+def windows(path: Path, cuts: list[str], draws: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """Figures of every window."""
     dataset = Dataset.open(path, "accounts")
     cuts_us = sorted(parse_time_us(cut, "--cut") for cut in cuts)
@@ -71,7 +75,14 @@ def windows(path: Path, cuts: list[str], draws: int) -> list[dict[str, Any]]:
     found = []
     for cut_us, end_us in zip(cuts_us, ends_us, strict=True):
         rows = training_rows(dataset, DEFAULT_EVERY_US, cut_us)
-        judged = judge(dataset, passing_scorer(train(rows)), cut_us, end_us, DEFAULT_EVERY_US, draws)
+        judged = judge(
+            dataset,
+            passing_scorer(train(rows, tree_features=columns)),
+            cut_us,
+            end_us,
+            DEFAULT_EVERY_US,
+            draws,
+        )
         panels = []
         for target, horizon, column in TARGETS:
             for name, figures in judged.card["targets"][target][horizon].items():

@@ -114,7 +114,12 @@ class Trained:
 Progress = Callable[[str], None]
 
 
-def train(rows: Rows, seed: int = 7, progress: Progress = lambda _: None) -> Trained:
+def train(
+    rows: Rows,
+    seed: int = 7,
+    progress: Progress = lambda _: None,
+    tree_features: tuple[str, ...] = TREE_FEATURES,
+) -> Trained:
     """Fit all heads, calibrations and baseline levels on rows whose labels are all known by now.
 
     Deterministic for the same rows and seed. Raises InputError where there are no rows or no liquidation.
@@ -124,7 +129,7 @@ def train(rows: Rows, seed: int = 7, progress: Progress = lambda _: None) -> Tra
     heads = []
     for k, hours in enumerate(HORIZONS_H):
         progress(f"hazard within {hours} h")
-        heads.append(_hazard(rows, k, seed))
+        heads.append(_hazard(rows, k, seed, tree_features))
     if not any(head.facts["events"] for head in heads):
         raise InputError("there is nothing to learn from: no liquidation within a day of any decision time")
     progress("negative equity")
@@ -138,7 +143,7 @@ def train(rows: Rows, seed: int = 7, progress: Progress = lambda _: None) -> Tra
         "horizons_h": list(HORIZONS_H),
         "heads": {head.spec.name: _constants(head) for head in heads},
         "required_features": required,
-        "tree_features": list(TREE_FEATURES),
+        "tree_features": list(tree_features),
         "baseline_levels": _levels(rows),
         "mean_severity": heads[4].spec.intercept,
         "usual": {"buffer_over_notional": float(buffer), "slow_sigma_day": float(buffer / distance)},
@@ -166,11 +171,13 @@ def eligible(rows: Rows, k: int) -> tuple[Flags, Flags]:
     return counts, rows.liquidated_us <= end_us
 
 
-def _hazard(rows: Rows, k: int, seed: int) -> TrainedHead:
+def _hazard(rows: Rows, k: int, seed: int, tree_features: tuple[str, ...]) -> TrainedHead:
     counts, came = eligible(rows, k)
     name = f"hazard_{HORIZONS_H[k]}h"
     offset = catalog.index(catalog.PRIOR_HAZARDS[k])
-    columns = [catalog.index(feature) for feature in TREE_FEATURES]
+    columns = [catalog.index(feature) for feature in tree_features]
+    directions = [catalog.FEATURES[column].direction for column in columns]
+    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
     features, came = rows.features[counts], came[counts]
     account, time_us, end_us = rows.account[counts], rows.time_us[counts], rows.label_end_us[counts, k]
     accounts = len(np.unique(account[came]))
@@ -183,7 +190,8 @@ def _hazard(rows: Rows, k: int, seed: int) -> TrainedHead:
     folds = _folds(time_us, end_us, came)
     outside = {count: np.full(len(came), np.nan) for count in ROUNDS}
     for fold in folds:
-        booster = _boost(features[fold.training][:, columns], prior[fold.training], came[fold.training], seed)
+        rows_of = fold.training
+        booster = _boost(features[rows_of][:, columns], prior[rows_of], came[rows_of], parameters)
         for count in ROUNDS:
             outside[count][fold.validation] = _margin(booster, features[fold.validation][:, columns], count)
     rounds = _choose_rounds(outside, prior, came, folds)
@@ -193,7 +201,7 @@ def _hazard(rows: Rows, k: int, seed: int) -> TrainedHead:
     else:  # a record too short to look ahead in: the prior alone, calibrated on what there is
         margin, happened, rounds = prior, came, 0
     intercept, slope = _platt(margin, happened)
-    booster = _boost(features[:, columns], prior, came, seed, rounds) if rounds else None
+    booster = _boost(features[:, columns], prior, came, parameters, rounds) if rounds else None
     trees = booster.dump_model() if booster is not None else None
     spec = HeadSpec(name, trees, tuple(columns) if trees else (), offset, intercept, slope)
     return TrainedHead(spec, booster, facts | {"rounds": rounds})
@@ -212,12 +220,12 @@ def _folds(time_us: Integers, label_end_us: Integers, came: Flags) -> list[Fold]
     return []
 
 
-def _boost(features: Floats, prior: Floats, came: Flags, seed: int, rounds: int = ROUNDS[-1]) -> lgb.Booster:
+def _boost(
+    features: Floats, prior: Floats, came: Flags, parameters: dict[str, Any], rounds: int = ROUNDS[-1]
+) -> lgb.Booster:
     """Trees over a prior whose level is first brought to that of the rows."""
     shift = baselines.fit_level(1.0 / (1.0 + np.exp(-prior)), came)
-    directions = [catalog.FEATURES[catalog.index(name)].direction for name in TREE_FEATURES]
     data = lgb.Dataset(features, came.astype(np.float64), init_score=prior + shift, free_raw_data=True)
-    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
     return lgb.train(parameters, data, num_boost_round=rounds)
 
 
