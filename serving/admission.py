@@ -1,7 +1,7 @@
 """Which events are accepted: judged against the names announced, the order, the clock and repeats.
 
     code              an event is rejected because
-    invalid           a column is missing, not known, or has a value that it cannot have
+    invalid           a column is missing or has a value that it cannot have
     unknown_market    no row of `markets` has announced its market
     unknown_account   neither a row of `accounts` nor a snapshot has announced its account
     unknown_asset     no row of `assets` has announced its asset

@@ -1,7 +1,7 @@
 """Rows of the dataset's tables as they come in events: reading them, and what each says of itself.
 
 The structs are made from `features.tables`, so that the service and the dataset cannot disagree about a
-column.
+column. Extra columns are ignored in both.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def _field(column: Column) -> tuple[str, Any] | tuple[str, Any, None]:
 def _nested(name: str, table: str) -> type[Struct]:
     """Rows of a table inside the row that they belong to, without the columns that say which that is."""
     columns = [column for column in TABLES[table].columns if column.name not in TABLES[PARENT[table]].key]
-    return msgspec.defstruct(name, map(_field, columns), forbid_unknown_fields=True, kw_only=True)
+    return msgspec.defstruct(name, map(_field, columns), kw_only=True)
 
 
-_tier = msgspec.defstruct("Tier", map(_field, TIER), forbid_unknown_fields=True, kw_only=True)
+_tier = msgspec.defstruct("Tier", map(_field, TIER), kw_only=True)
 _INSIDE = {"positions": "position_snapshots", "balances": "balance_snapshots"}
 
 
@@ -78,7 +78,6 @@ def _struct(table: Table) -> type[Struct]:
         fields,
         tag=table.name,
         tag_field="table",
-        forbid_unknown_fields=True,
         kw_only=True,
         module=__name__,
     )

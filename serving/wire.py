@@ -1,8 +1,9 @@
 """Messages of the service: what it takes, what it answers, and how a refusal is told.
 
 Decoding is strict. A field that is not known, a value of another type and a number that is not finite
-are refused with the field's name: what is ignored silently today is a wrong margin tomorrow. In answers
-a number that is not known is null. Fields may be added to answers; none is removed or changes its meaning.
+are refused with the field's name: what is ignored silently today is a wrong margin tomorrow. Only events
+may have fields more: they are rows of the dataset's tables, whose extra columns are ignored. In answers a
+number that is not known is null. Fields may be added to answers; none is removed or changes its meaning.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]  # bounds that NaN and infinity fail
 Positive = Annotated[float, Meta(gt=0.0, le=LARGEST)]
 Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+NotRead: TypeAlias = Any
+"""A field that may be there and changes nothing."""
 
 Figure: TypeAlias = float | None
 """A number in an answer; one that is not known is NaN here and null on the wire."""
@@ -56,29 +60,50 @@ class Order(Struct, forbid_unknown_fields=True):
 
 
 class SentPosition(Struct, forbid_unknown_fields=True):
-    """A position as `position_snapshots` has it."""
+    """A position as `position_snapshots` or an account's answer has it."""
 
     market: Name
     quantity: Number
     entry_price: Positive | None = None
     quote_usd: Number | None = None
     isolated_collateral_usd: Number | None = None
+    mark: NotRead = None
+    notional_usd: NotRead = None
+    account_id: NotRead = None
+    time: NotRead = None
 
 
 class SentBalance(Struct, forbid_unknown_fields=True):
-    """A balance as `balance_snapshots` has it."""
+    """A balance as `balance_snapshots` or an account's answer has it."""
 
     asset: Name
     amount: Number
+    account_id: NotRead = None
+    time: NotRead = None
 
 
 class SentAccount(Struct, forbid_unknown_fields=True):
-    """An account's whole state, to be judged on the markets as the service knows them."""
+    """An account's whole state, to be judged on the markets as the service knows them.
+
+    A row of `account_snapshots` or the answer about an account can be sent as it is: of their figures the
+    equity is taken, the others are computed anew, and rates in force are those of the record.
+    """
 
     equity_usd: Number
     positions: Annotated[list[SentPosition], Meta(max_length=1_000)]
     balances: Annotated[list[SentBalance], Meta(max_length=1_000)] = []
     margin_mode: Literal["cross", "isolated"] | None = None
+    account_id: NotRead = None
+    time: NotRead = None
+    sequence: NotRead = None
+    owner_id: NotRead = None
+    opened_time: NotRead = None
+    open_orders: NotRead = None
+    collateral_usd: NotRead = None
+    initial_margin_usd: NotRead = None
+    maintenance_margin_usd: NotRead = None
+    initial_margin_rate_in_force: NotRead = None
+    maintenance_margin_rate_in_force: NotRead = None
 
 
 class ScoreRequest(Struct, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from serving import cure
 from serving.engine import Engine
-from serving.wire import BatchRequest, RefusalError, to_us
+from serving.wire import BatchRequest, RefusalError, encode, to_us
 from tests.serving import stories as tell
 from tests.serving.stories import START, FakeScorer, asked, question, send, story, told
 
@@ -116,6 +118,17 @@ def test_an_account_that_is_sent_along_is_judged_as_its_snapshot_would_be(engine
     assert held == sent
     stranger.account_id = "bob"
     assert stranger == sent  # nothing depends on who asks but the rates in force, which only failures use
+
+
+@pytest.mark.parametrize("account", ["ann", "bob", "cem"])
+def test_what_is_told_of_an_account_can_be_sent_along_as_it_is(engine: Engine, account: str) -> None:
+    held = engine.score(question(account))
+    sent = engine.score(question(account, account=json.loads(encode(engine.account(account)))))
+    # not to the bit: equity stands for the cash that the state holds, and sums round
+    assert asdict(sent) == {
+        name: pytest.approx(value) if isinstance(value, float) else value
+        for name, value in asdict(held).items()
+    }
 
 
 def test_orders_of_an_isolated_account_fall_back_and_say_why(engine: Engine) -> None:
