@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from models.train import Rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,3 +50,13 @@ def small_model(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("model")
     train.train_model([small_dataset], folder / "model", None, f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def small_rows(small_dataset: Path) -> Rows:
+    """Training rows of the small dataset."""
+    from pipelines.replay import DEFAULT_EVERY_US, training_rows
+    from pipelines.store import Dataset
+
+    dataset = Dataset.open(small_dataset, "accounts")
+    return training_rows(dataset, DEFAULT_EVERY_US, dataset.meta.end_us)
