@@ -67,7 +67,7 @@ def run(dataset: Path | None, out: Path) -> int:
         _say("5/5 writing the report")
         _, vectors, venue = next(iter(replay(history, np.array([last_us]))))
         page = report.render(scorer, venue, vectors, last_us, judged.card, images, meta.venue, cut_us)
-        (folder / REPORT).write_text(page)
+        (folder / REPORT).write_text(page, encoding="utf-8")
     print(cards.table({**judged.card, "targets": {"liquidation": _only_day(judged.card)}}))
     print(f"report: {out / REPORT}")
     return 0
@@ -80,7 +80,8 @@ def _only_day(card: cards.Json) -> cards.Json:
 def last_moment(dataset: Dataset) -> int:
     """The last time at which the whole population is known."""
     seen = observations(dataset)
-    return dataset.meta.end_us if seen is None or len(seen) == 0 else int(seen[-1])
+    end_us = dataset.meta.end_us
+    return end_us if seen is None else int(seen[seen <= end_us].max(initial=dataset.meta.start_us))
 
 
 def _say(text: str) -> None:
