@@ -67,9 +67,11 @@ def bits(frame: pl.DataFrame) -> list[Any]:
 
 
 def assert_same(one: tuple[npt.NDArray[Any], ...], other: tuple[npt.NDArray[Any], ...]) -> None:
-    for left, right in zip(one, other, strict=True):
+    # Compared first and asserted after: a difference of megabytes written out takes minutes.
+    for number, (left, right) in enumerate(zip(one, other, strict=True)):
         assert left.shape == right.shape
-        assert left.tobytes() == right.tobytes()
+        same = left.tobytes() == right.tobytes()
+        assert same, f"array {number} differs"
 
 
 def check_scores(dataset: Dataset, scorer: Scorer, times_us: Times, folder: Path) -> int:
@@ -86,7 +88,8 @@ def check_scores(dataset: Dataset, scorer: Scorer, times_us: Times, folder: Path
         write_scores(Dataset.open(copy), scorer, np.array([time_us]), folder / "then.parquet")
         then = pl.read_parquet(folder / "then.parquet")
         expected = whole.filter(pl.col("time").dt.epoch("us") == time_us)
-        assert bits(then) == bits(expected)
+        same = bits(then) == bits(expected)
+        assert same, f"scores at {time_us} differ"
         compared += then.height
     return compared
 
