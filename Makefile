@@ -23,8 +23,10 @@ demo: $(READY) ## do the main job on a generated venue and write out/demo
 	@mkdir -p out
 	$(BIN)/perprisk demo --out out/demo
 
+WORKERS ?= 2
+
 test: $(READY) ## run the tests; ARGS go to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: lint types imports wheel ## everything that CI checks beside the tests
 

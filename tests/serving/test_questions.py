@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,7 +98,10 @@ def test_orders_that_might_be_sent_are_judged_as_if_they_had_been_filled(
     send(engine, fills)
     answer = engine.score(question(account))
     answer.sequence = expected.sequence
-    assert answer == expected
+    # To a rounding only: funding of several positions is settled in another order than by a fill in one.
+    for name, value in msgspec.structs.asdict(expected).items():
+        found = getattr(answer, name)
+        assert found == (pytest.approx(value, rel=1e-9, abs=1e-12) if isinstance(value, float) else value)
 
 
 def test_an_account_that_is_sent_along_is_judged_as_its_snapshot_would_be(engine: Engine) -> None:
