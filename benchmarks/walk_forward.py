@@ -24,7 +24,8 @@ from exchange.units import DAY_US
 from features import catalog
 from features import emit as figure
 from models import scorecard as cards
-from models.train import TREE_FEATURES, Rows, targets, train
+from models.rows import Rows
+from models.train import TREE_FEATURES, targets, train
 from pipelines.evaluate import Judged, judge
 from pipelines.replay import DEFAULT_EVERY_US, training_rows
 from pipelines.store import Dataset

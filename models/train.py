@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -23,13 +23,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from exchange.errors import InputError
-from exchange.units import HOUR_US
 from features import catalog
 from features import emit as figure
 from models import baselines
 from models.export import HeadSpec
 from models.horizons import HORIZONS_H
 from models.labels import NO_LABEL_END, Fold, purged_folds
+from models.rows import Rows
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -74,23 +74,6 @@ REQUIRED_SHARE = 0.99
 
 DEFAULT_SEVERITY = 0.05
 """Shortfall over notional where no case of negative equity was seen: the fee and a 3% gap."""
-
-
-class Rows(NamedTuple):
-    """Training rows, one an account and decision time; accounts are codes over all datasets."""
-
-    time_us: Integers
-    account: Integers
-    features: Floats  # (n, catalogue)
-    figures: Floats  # (n, FIGURES)
-    label_end_us: Integers  # (n, horizons), NO_LABEL_END where a label cannot be known
-    liquidated_us: Integers  # first liquidation after the row's time, NEVER_US if none
-    negative_us: Integers  # first negative equity
-    shortfall_usd: Floats  # of that, NaN if none
-
-    def where(self, chosen: npt.NDArray[np.generic]) -> Rows:
-        """The rows chosen by a mask or by their numbers."""
-        return Rows._make(column[chosen] for column in self)
 
 
 @dataclass(frozen=True)
@@ -330,6 +313,3 @@ def purged(rows: Rows, until_us: int) -> Rows:
     kept = rows.time_us <= until_us
     label_end_us = np.where(rows.label_end_us <= until_us, rows.label_end_us, NO_LABEL_END)
     return rows._replace(label_end_us=label_end_us).where(kept)
-
-
-HORIZONS_US = tuple(hours * HOUR_US for hours in HORIZONS_H)

@@ -19,7 +19,8 @@ from models import labels, plots
 from models import scorecard as cards
 from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
 from models.bundle import Bundle
-from models.train import HORIZONS_US, Rows, targets
+from models.rows import HORIZONS_US, Rows
+from models.train import targets
 from pipelines.output import atomic_dir, check_folder
 from pipelines.progress import progress
 from pipelines.replay import labelled_rows, observations

@@ -11,7 +11,7 @@ from exchange.units import DAY_US
 from features import emit
 from features.venue import Vectors, Venue
 from models import labels
-from models.train import HORIZONS_US, Rows
+from models.rows import HORIZONS_US, Rows
 from pipelines.events import event_batches
 from pipelines.rules import checked
 from pipelines.store import Dataset

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from exchange.errors import InputError
 from features import catalog
+from features.tables import TABLES
 from features.venue import Vectors, Venue
 from models.bundle import Bundle
+from pipelines.meta import META
 from pipelines.output import atomic_file, check_file
 from pipelines.progress import progress
 from pipelines.replay import replay
@@ -49,6 +51,7 @@ def run(
     """Score at `times_us`, or along [from, to] every so often, and write the rows to `out`."""
     check_file(out)
     history = Dataset.open(dataset, "accounts")
+    check_apart(history, out)
     scorer = Scorer(Bundle.open(model, catalog.fingerprint()))
     if times_us is None:
         assert from_us is not None and to_us is not None and every_us is not None
@@ -78,6 +81,15 @@ def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int6
             writer.write_table(score_table(scorer, venue, vectors, time_us))
             written += len(vectors.account)
     return written
+
+
+def check_apart(dataset: Dataset, out: Path) -> None:
+    """Raise InputError where a result would take the place of a file that the dataset is made of."""
+    home, place = dataset.path.resolve(), out.parent.resolve() / out.name
+    name = place.relative_to(home).parts[0] if place.is_relative_to(home) else ""
+    files = {file.resolve() for table in dataset.tables.values() for file in table.files}
+    if name == META or name.removesuffix(".parquet") in TABLES or out.resolve() in files:
+        raise InputError(f"{out}: is a part of the dataset; scores are to be written elsewhere")
 
 
 def check_within(dataset: Dataset, first_us: int, last_us: int) -> None:

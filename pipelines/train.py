@@ -20,7 +20,8 @@ from models.bundle import MANIFEST, Bundle, fill_bundle
 from models.card import model_card
 from models.export import export_heads
 from models.horizons import HORIZONS_H
-from models.train import PARAMETERS, Rows, Trained, purged, train
+from models.rows import Rows
+from models.train import PARAMETERS, Trained, purged, train
 from pipelines.evaluate import Judged, judge_rows, pictures
 from pipelines.output import atomic_dir, check_folder
 from pipelines.progress import progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from models.train import Rows
+    from models.rows import Rows
 
 ROOT = Path(__file__).resolve().parent.parent
 

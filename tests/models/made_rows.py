@@ -11,7 +11,8 @@ from features import catalog
 from features import emit as figure
 from features.structural import logit, mixed_hazards
 from models.labels import NEVER_US, NO_LABEL_END
-from models.train import HORIZONS_US, TREE_FEATURES, Rows
+from models.rows import HORIZONS_US, Rows
+from models.train import TREE_FEATURES
 
 START_US = 1_700_006_400_000_000  # a midnight
 EVERY_US = 4 * HOUR_US

@@ -21,13 +21,12 @@ from models.bundle import Bundle, fill_bundle
 from models.export import export_heads
 from models.heads import HEADS, Outputs
 from models.labels import NEVER_US, NO_LABEL_END
+from models.rows import HORIZONS_US, Rows
 from models.session import Session
 from models.train import (
     DEFAULT_SEVERITY,
     FEWEST_EVENTS,
-    HORIZONS_US,
     TREE_FEATURES,
-    Rows,
     Trained,
     eligible,
     purged,

@@ -20,7 +20,7 @@ from features.events import EventBatch
 from features.venue import Vectors
 from models.bundle import Bundle
 from models.labels import NO_LABEL_END
-from models.train import Rows
+from models.rows import Rows
 from pipelines import replay as replaying
 from pipelines import train as training
 from pipelines.events import event_batches

@@ -12,7 +12,7 @@ import pytest
 from exchange.units import DAY_US, HOUR_US
 from features.venue import Venue
 from models.labels import NEVER_US, NO_LABEL_END
-from models.train import HORIZONS_US
+from models.rows import HORIZONS_US
 from pipelines import replay as replaying
 from pipelines.events import event_batches
 from pipelines.replay import (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,3 +152,30 @@ def test_what_cannot_be_computed_is_nan_and_said(model: Bundle, tmp_path: Path) 
     assert row["initial_margin_rate"] == row["static_initial_margin_rate"] == pytest.approx(0.1)
     assert row["time"] == datetime(2024, 3, 1, 1, 15, tzinfo=UTC)
     assert row["reason_1"] is None
+
+
+@pytest.mark.parametrize(
+    "name", ["fills.parquet", "margin_rates.parquet", "dataset.json", "market_bars/x.parquet"]
+)
+def test_scores_take_the_place_of_no_part_of_the_dataset(
+    name: str, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tmp_path / "venue"
+    dataset.mkdir()
+    for file in small_dataset.iterdir():
+        (dataset / file.name).symlink_to(file)
+    (dataset / "market_bars.parquet").unlink()
+    (dataset / "market_bars").mkdir()
+    (dataset / "market_bars" / "part-0.parquet").symlink_to(small_dataset / "market_bars.parquet")
+    (tmp_path / "way").symlink_to(dataset)
+    out = tmp_path / "way" / name
+    before = out.read_bytes() if out.exists() else None
+    assert run(["score", str(dataset), "--model", "nowhere", "--at", "2025-01-02", "--out", str(out)]) == 2
+    assert f"{out}: is a part of the dataset" in capsys.readouterr().err
+    assert (out.read_bytes() if out.exists() else None) == before
+
+
+def test_scoring_loads_nothing_that_only_training_needs() -> None:
+    code = "import sys, pipelines.score; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"lightgbm", "sklearn", "pandas", "shap", "mlflow"} & set(done.stdout.split())
