@@ -2,7 +2,7 @@
 
     code              an event is rejected because
     invalid           a column is missing or has a value that it cannot have
-    unknown_market    no row of `markets` has announced its market
+    unknown_market    no row of `markets` has announced the market that it trades or holds
     unknown_account   neither a row of `accounts` nor a snapshot has announced its account
     unknown_asset     no row of `assets` has announced its asset
     late              something that comes after it in the order of events was applied before

@@ -230,9 +230,12 @@ def _repeated(names: Iterable[str]) -> bool:
 
 
 def markets_of(row: Row) -> Sequence[str]:
-    """Markets that must be known for this row to mean anything."""
+    """Markets that must be known for this row to mean anything.
+
+    Prices, books and funding from before a market's terms are its history: nobody can hold it yet.
+    """
     match table_of(row):
-        case "market_bars" | "book_depth" | "funding" | "fills":
+        case "fills":
             return (row.market,)
         case "account_snapshots":
             return [position.market for position in row.positions]

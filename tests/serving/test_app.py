@@ -295,7 +295,11 @@ def test_the_document_tells_every_route_and_refusal(call: Caller) -> None:
 
 def test_figures_for_prometheus(engine: Engine) -> None:
     call = Caller(engine)
-    call("POST", "/v1/events", {"events": [tell.bar(9, 1.0), tell.bar(9, 1.0, "X"), tell.bar(1, 1.0)]})
+    call(
+        "POST",
+        "/v1/events",
+        {"events": [tell.bar(9, 1.0), tell.fill(9, "ann", 1.0, 1.0, market="X"), tell.bar(1, 1.0)]},
+    )
     call("POST", "/v1/score", {"account_id": "ann"})
     call("POST", "/v1/score", {"account_id": "zoe"})
     figures = call("GET", "/metrics").text

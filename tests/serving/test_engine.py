@@ -141,7 +141,6 @@ def test_events_from_the_future_are_refused_by_the_wall_clock_only() -> None:
 @pytest.mark.parametrize(
     ("event", "code", "word"),
     [
-        (tell.bar(9, 1.0, "DOGE"), "unknown_market", "'DOGE'"),
         (tell.fill(9, "ann", 1.0, 1.0, market="DOGE"), "unknown_market", "'DOGE'"),
         (tell.fill(9, "zoe", 1.0, 1.0), "unknown_account", "'zoe'"),
         (tell.transfer(9, "zoe", 1.0), "unknown_account", "'zoe'"),
@@ -181,6 +180,17 @@ def test_a_rejected_event_changes_nothing_and_the_others_go_on(event: Event, cod
     assert word in answer.rejected[0].message
     assert answer.accepted == 2
     assert engine.venue.digest() == other.venue.digest()
+
+
+def test_history_from_before_a_market_has_terms_is_taken_as_a_dataset_s_is() -> None:
+    engine = told(story())
+    send(engine, [tell.bar(9, 1.0, "DOGE"), tell.bar(10, 1.1, "DOGE"), tell.funding(10, 1e-4, "DOGE")])
+    held = tell.fill(11, "ann", 10.0, 1.1, market="DOGE")
+    assert [entry.code for entry in engine.take(asked([held])).rejected] == ["unknown_market"]
+    send(engine, [tell.market("DOGE", 11), held])
+    row = engine.venue.state.market[engine.venue.find_market("DOGE")]
+    assert (row["mark"], row["funding_rate"]) == (1.1, 1e-4)
+    assert not math.isnan(row["variance"][0])
 
 
 def test_tables_that_tell_outcomes_are_kept_and_change_no_feature() -> None:
