@@ -175,7 +175,8 @@ def fault_of(forest: Forest, feature_count: int | None = None) -> str | None:
     Compiled code does not check its indices: a child outside its tree would read foreign memory,
     a child before its parent would never end.
     """
-    for name, array in zip(Forest._fields, forest, strict=True):
+    for name in Forest._fields:
+        array: NDArray[np.generic] = getattr(forest, name)  # the columns' types have no common one to mypy
         if array.ndim != 1 or array.dtype != DTYPES[name]:
             return f"{name} is {array.dtype}[{array.ndim}-d], expected {DTYPES[name]}[1-d]"
     count = len(forest.feature)
