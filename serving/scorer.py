@@ -44,9 +44,8 @@ class Scores(NamedTuple):
 
     @property
     def explained(self) -> npt.NDArray[np.bool_]:
-        """Rows that get reasons."""
-        fine = np.array([reason is None for reason in self.fallback], bool)
-        return fine & (
+        """Rows that are due reasons, fallback rows included."""
+        return np.asarray(
             (self.pd[:, 2] >= REASONS_FROM_PD_24H) | (self.initial_rate > self.static_initial_rate)
         )
 
@@ -74,6 +73,7 @@ class Scorer:
                 for name in baselines.BASELINES
             }
             self._mean_severity = float(bundle.model["mean_severity"])
+            self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
             raise BundleError(f"{bundle.path / 'model.json'}: lacks or misstates {problem}") from None
@@ -165,11 +165,11 @@ class Scorer:
     def reasons(self, vectors: Vectors, scores: Scores, all_rows: bool = False) -> list[Sequence[Reason]]:
         """What raises each row's risk most, at most three reasons; empty where none are due.
 
-        With `all_rows` for every row that is not a fallback.
+        With `all_rows` for every row. Rows whose buffer or volatility is unknown have none to give.
         """
-        wanted = scores.explained
-        if all_rows:
-            wanted = np.array([reason is None for reason in scores.fallback], bool)
+        wanted = np.ones(len(scores.fallback), bool) if all_rows else scores.explained
+        # A stale row still has a buffer and a volatility to name; one without a prior has not.
+        wanted = wanted & ~np.isnan(vectors.features[:, self._priors]).any(axis=1)
         rows = np.flatnonzero(wanted)
         found: list[Sequence[Reason]] = [()] * len(scores.fallback)
         for row, reasons in zip(rows, self._explainer.explain(vectors.features[rows]), strict=True):

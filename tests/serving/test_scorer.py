@@ -144,14 +144,17 @@ def test_reasons_are_given_exactly_where_they_are_due(scorer: Scorer, vectors: V
     reasons = scorer.reasons(vectors, scores)
     everybody = scorer.reasons(vectors, scores, all_rows=True)
     for row, found in enumerate(reasons):
-        due = scores.fallback[row] is None and (
+        due = (
             scores.pd[row, 2] >= REASONS_FROM_PD_24H
             or scores.initial_rate[row] > scores.static_initial_rate[row]
         )
         assert found == (everybody[row] if due else ())
         assert len(found) <= 3
-        if scores.fallback[row] is not None:
-            assert everybody[row] == ()
+    stale = [row for row, why in enumerate(scores.fallback) if why == "stale_mark"]
+    assert any(everybody[row] for row in stale)  # old as it is, its buffer can be named
+    blind = vectors._replace(features=vectors.features.copy())
+    blind.features[:, catalog.index("prior_hazard_8h")] = np.nan
+    assert not any(scorer.reasons(blind, scorer.score(blind), all_rows=True))
     given = [bool(found) for found in reasons]
     assert any(given)
     assert not all(given)
