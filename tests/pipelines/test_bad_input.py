@@ -154,8 +154,21 @@ def test_what_is_odd_but_not_wrong_is_a_warning(place: Path, capfd: pytest.Captu
     assert pl.read_parquet(place / "out").height == 1
 
 
-@pytest.mark.parametrize("command", ["evaluate", "score", "serve"])
-@pytest.mark.parametrize("name", MODELS)
+# every command opens a model in the same way, and a few of them show that it does
+FEW = (
+    "no such folder",
+    "a dataset given for the model",
+    "another catalogue",
+    "tampered model.onnx",
+    "no severity",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [(name, "score") for name in MODELS]
+    + [(name, command) for name in FEW for command in ("evaluate", "serve")],
+)
 def test_a_model_that_is_wrong(
     name: str, command: str, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
