@@ -9,7 +9,7 @@ from exchange.compiled import compiled
 def settle_close(
     quantity_closed: float, fill_price: float, bankruptcy_price: float, penalty_rate: float
 ) -> tuple[float, float]:
-    """What the fund receives and what it pays for one fill of a forced closing: (to_fund, from_fund), dollars.
+    """What the fund receives and pays for one fill of a forced closing, dollars: (to_fund, from_fund).
 
     `quantity_closed` is signed as the account held it. Better than the bankruptcy price by D dollars: the
     fund takes min(penalty_rate * notional, D), so that the account never pays more than it has. Worse: the
