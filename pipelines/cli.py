@@ -166,6 +166,31 @@ def simulate(
 
 
 @app.command()
+def ingest(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Whose files they are: binance-vision.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", parser=_path, help="Folder with the files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=_path, help="Folder for the new dataset.")],
+    terms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", parser=_path, help="Contract terms to use in place of the assumed ones."
+        ),
+    ] = None,
+) -> int:
+    """Turn published market data into a dataset of prices.
+
+    \b
+    Examples:
+      perprisk ingest binance-vision downloads prices
+      perprisk ingest binance-vision downloads prices --terms terms.json
+    """
+    check_folder(out)
+    from pipelines import ingest as stage
+
+    return stage.run(adapter=adapter, src=src, out=out, terms=terms)
+
+
+@app.command()
 def train(
     datasets: Annotated[
         list[Path], typer.Argument(metavar="DATASET", parser=_path, help="Folders with datasets.")

@@ -22,7 +22,7 @@ from exchange.units import HOUR_US
 from pipelines.cli import app, run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"demo", "check", "simulate", "train", "evaluate", "score", "serve"}
+COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve"}
 HEAVY = {
     "numpy",
     "numba",
@@ -113,6 +113,14 @@ def test_arguments_arrive_parsed(
             {"out": Path("o"), "accounts": 3, "days": 0.5, "seed": 0},
         ),
         (
+            "ingest binance-vision s o",
+            {"adapter": "binance-vision", "src": Path("s"), "out": Path("o"), "terms": None},
+        ),
+        (
+            "ingest binance-vision s o --terms t.json",
+            {"adapter": "binance-vision", "src": Path("s"), "out": Path("o"), "terms": Path("t.json")},
+        ),
+        (
             "train d --out m",
             {"datasets": [Path("d")], "out": Path("m"), "until_us": None, "tracking_uri": None},
         ),
@@ -189,10 +197,7 @@ EVALUATE = "evaluate d --model m --out o"
         ("", "no command given"),
         ("--nope", "--nope"),
         ("nope", "No such command 'nope'"),
-        *(
-            (f"{name} x", f"No such command '{name}'")
-            for name in ("ingest", "backtest", "stress", "audit", "monitor")
-        ),
+        *((f"{name} x", f"No such command '{name}'") for name in ("backtest", "stress", "audit", "monitor")),
         ("check", "DATASET"),
         ("check ''", "empty path"),
         ("check d e", "extra argument"),
@@ -216,6 +221,10 @@ EVALUATE = "evaluate d --model m --out o"
         ("simulate o --days 1e300", "--days: '1e300'"),
         ("simulate o --seed -1", "--seed: '-1'"),
         ("simulate o --seed 1e3", "--seed: '1e3'"),
+        ("ingest", "ADAPTER"),
+        ("ingest binance-vision s", "OUT"),
+        ("ingest binance-vision '' o", "empty path"),
+        ("ingest binance-vision s none/there", "none/there: the folder"),
         ("train --out m", "DATASET"),
         ("train d", "--out"),
         ("train d --out m --until soon", "--until: 'soon' is not an ISO 8601 time"),
