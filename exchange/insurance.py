@@ -1,6 +1,11 @@
-"""The insurance fund: what a forced closing pays into it, and what it pays where the account cannot."""
+"""The insurance fund: what a forced closing pays into it, and what it pays where the account cannot.
+
+Sources in docs/venue_rules.md.
+"""
 
 from __future__ import annotations
+
+import math
 
 from exchange.compiled import compiled
 
@@ -12,30 +17,37 @@ def settle_close(
     """What the fund receives and pays for one fill of a forced closing, dollars: (to_fund, from_fund).
 
     `quantity_closed` is signed as the account held it. Better than the bankruptcy price by D dollars: the
-    fund takes min(penalty_rate * notional, D), so that the account never pays more than it has. Worse: the
-    fund pays the whole difference. At most one of the two is above zero. The bankruptcy price may be
-    below zero (mark - equity share / quantity as it comes). NaN where an input is.
+    fund takes min(penalty_rate * notional, D), so that the account never pays more than stands behind the
+    part closed. Worse: the fund pays the whole difference. At most one of the two is above zero. A penalty
+    rate of inf takes all of D (Bybit, BitMEX: the position is settled with its owner at the bankruptcy
+    price). The bankruptcy price may be below zero, mark - equity share / quantity as it comes; NaN in an
+    input gives NaN twice.
     """
     better_usd = quantity_closed * (fill_price - bankruptcy_price)
     if better_usd >= 0.0:
-        return min(penalty_rate * abs(quantity_closed) * fill_price, better_usd), 0.0
+        notional_usd = abs(quantity_closed) * fill_price
+        # asked first, since inf times nothing is no number
+        if penalty_rate == math.inf:
+            return better_usd, 0.0
+        return min(penalty_rate * notional_usd, better_usd), 0.0
     if better_usd < 0.0:
         return 0.0, -better_usd
-    return better_usd, better_usd
+    return math.nan, math.nan
 
 
 @compiled
 def affordable_share(fund_usd: float, cost_usd: float) -> float:
-    """Share in [0, 1] of a close whose cost the fund can pay; 1 where it costs nothing."""
+    """Share in [0, 1] of a close whose cost the fund can pay; 1 where it costs nothing, NaN where unknown."""
     if cost_usd <= 0.0:
         return 1.0
-    return min(1.0, max(0.0, fund_usd) / cost_usd)
+    return min(max(fund_usd / cost_usd, 0.0), 1.0)
 
 
 @compiled
 def spent(fund_usd: float, peak_usd: float, trigger_share: float) -> bool:
-    """Whether the fund counts as spent: it is empty, or fell by `trigger_share` of its recent peak.
+    """Whether the fund counts as spent: it is empty, or fell by `trigger_share` from its recent peak.
 
-    A `trigger_share` of 1 means only when empty.
+    `peak_usd` is the peak of the venue's look-back (8 hours on OKX, whose share is 0.3). A `trigger_share`
+    of 1 means only when empty. A fund of NaN is not spent.
     """
     return fund_usd <= 0.0 or fund_usd <= peak_usd * (1.0 - trigger_share)

@@ -205,6 +205,44 @@ def bankruptcy_price(quantity: float, mark: float, equity_share_usd: float) -> f
 
 
 @compiled
+def liquidation_price_with_fee(
+    quantity: float,
+    mark: float,
+    buffer_usd: float,
+    floor_usd: FloatArray,
+    maintenance_rate: FloatArray,
+    maintenance_deduction_usd: FloatArray,
+    closing_fee_rate: float,
+) -> float:
+    """`liquidation_price` on venues that want the fee for closing at mark on top of maintenance margin.
+
+    `buffer_usd` is without the fee. The fee is one more share of the notional, the same in every tier.
+    """
+    return liquidation_price(
+        quantity,
+        mark,
+        buffer_usd - closing_fee_rate * abs(quantity * mark),
+        floor_usd,
+        maintenance_rate + closing_fee_rate,
+        maintenance_deduction_usd,
+    )
+
+
+@compiled
+def bankruptcy_price_with_fee(
+    quantity: float, mark: float, equity_share_usd: float, closing_fee_rate: float
+) -> float:
+    """Price at which closing the position and paying the fee for it uses up the equity behind it.
+
+    NaN as `bankruptcy_price`, which this is at a fee of 0.
+    """
+    if quantity == 0.0:
+        return math.nan
+    price = (quantity * mark - equity_share_usd) / (quantity - closing_fee_rate * abs(quantity))
+    return price if price > 0.0 else math.nan
+
+
+@compiled
 def bankruptcy_share_usd(equity_usd: float, maintenance_usd: float, total_maintenance_usd: float) -> float:
     """Part of a pool's equity that one position answers for: by its share of the positions' maintenance.
 

@@ -1,6 +1,6 @@
 """Mark prices: the venue's fair price, from inputs of which no single one can be pushed far.
 
-Positions are valued, funded and liquidated by the mark, not by the last trade.
+Positions are valued and liquidated by the mark, not by the last trade. Sources in docs/venue_rules.md.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _mean_of_known(a: float, b: float) -> float:
 def ema_weight(elapsed_s: float, time_constant_s: float) -> float:
     """Weight in [0, 1] of the newest value in an exponential average: 1 - exp(-elapsed / time constant).
 
-    What Hyperliquid's ratio of decayed sums (numerator e^(-t/tau) + x t, denominator e^(-t/tau) + t) comes
-    to once its samples are many and evenly spaced. A time constant of 0 keeps the newest value alone.
+    Hyperliquid's ratio of decayed sums (numerator e^(-t/tau) + x t over denominator e^(-t/tau) + t) comes
+    to this once its samples are many and evenly spaced. A time constant of 0 keeps the newest value alone.
     """
     if time_constant_s <= 0.0:
         return 1.0
@@ -45,15 +45,32 @@ def ema_weight(elapsed_s: float, time_constant_s: float) -> float:
 
 @compiled
 def oracle_mark(
-    oracle: float, basis_ema: float, best_bid: float, best_ask: float, last: float, others: float
+    oracle: float,
+    basis_ema: float,
+    best_bid: float,
+    best_ask: float,
+    last: float,
+    others: float,
+    book_ema: float = math.nan,
 ) -> float:
     """Hyperliquid's mark: median of oracle + basis_ema, the median of bid, ask and last, and other venues.
 
-    `basis_ema` is the 150 s exponential average of mid - oracle, `others` the median of other venues'
-    perpetuals; dollars. Inputs that are NaN are left out; NaN where none is known. Source: Hyperliquid
-    docs, "Robust price indices".
+    `basis_ema` is the 150 s exponential average of mid - oracle and `others` the weighted median of other
+    venues' perpetuals, dollars. Inputs that are NaN are left out; where exactly two are left, `book_ema`,
+    the 30 s average of the book's median, joins them if it is known, else the mean of the two is taken.
+    NaN where nothing is known.
     """
-    return median_of_three(oracle + basis_ema, median_of_three(best_bid, best_ask, last), others)
+    first = oracle + basis_ema
+    second = median_of_three(best_bid, best_ask, last)
+    missing = int(math.isnan(first)) + int(math.isnan(second)) + int(math.isnan(others))
+    if missing == 1:
+        if math.isnan(first):
+            first = book_ema
+        elif math.isnan(second):
+            second = book_ema
+        else:
+            others = book_ema
+    return median_of_three(first, second, others)
 
 
 @compiled
@@ -65,11 +82,11 @@ def index_mark(
     mean_basis: float,
     last: float,
 ) -> float:
-    """Binance's mark: median of the index with the funding still to come, index + mean_basis, and last.
+    """Binance's and Bybit's mark: median of the index with funding still to come, index + basis, and last.
 
-    index * (1 + funding_rate * hours_to_funding / interval_h) is the first of the three; `mean_basis` the
-    moving average of mid - index in dollars. Inputs that are NaN are left out; NaN where none is known.
-    Source: Binance, "Mark Price and Price Index".
+    index * (1 + funding_rate * hours_to_funding / interval_h) is the first of the three; `mean_basis` is the
+    moving average of mid - index in dollars (30 s on Binance, 2.5 min on Bybit). Inputs that are NaN are
+    left out; NaN where none is known.
     """
     funded = index * (1.0 + funding_rate * (hours_to_funding / interval_h))
     return median_of_three(funded, index + mean_basis, last)
