@@ -22,8 +22,8 @@ from exchange.liquidation import LiquidationRule
 from exchange.margin import bankruptcy_price_with_fee, liquidation_price_with_fee
 from exchange.units import HOUR_S
 
-QUANTUM_USD = 1e-6
-"""Smallest amount of money on dYdX v4."""
+QUANTA = 1_000_000
+"""Smallest amounts of money (quote quanta) in a dollar on dYdX v4."""
 
 HOURLY_EIGHTH = FundingRule(
     base_interval_s=8 * HOUR_S,
@@ -339,8 +339,9 @@ def bankruptcy_cash_usd(quantity_closed: float, bankruptcy_price: float, rules: 
     cash_usd = quantity_closed * bankruptcy_price
     if rules.bankruptcy_rounding != "quantum":
         return cash_usd
+    quanta = cash_usd * QUANTA
     # a whole number of quanta is that number although its double may be a hair above
-    return math.ceil(cash_usd / QUANTUM_USD - 1e-4) * QUANTUM_USD
+    return math.ceil(quanta - max(1e-4, 4e-16 * abs(quanta))) / QUANTA
 
 
 def rounded_to_tick(price: float, tick_size: float, *, up: bool) -> float:
