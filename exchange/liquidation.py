@@ -38,9 +38,9 @@ class LiquidationRule(NamedTuple):
     backstop_share: float
     """Below this share of maintenance the backstop takes over; 0: where collateral is below zero."""
     penalty_rate_cap: float
-    """At most this share of the closed notional goes to the fund; inf: all that is above bankruptcy."""
+    """At most this share of the closed notional goes to the fund; inf: all that is above bankruptcy ..."""
     penalty_maintenance_share: float
-    """Penalty as a share of the maintenance margin of what is closed (Paradex); 0 elsewhere."""
+    """... and this share of the maintenance margin of what is closed (Paradex)."""
 
 
 WHOLE = LiquidationRule(1, math.inf, 1.0, 1.0, 1, 0.0, 0.0, 1, 0.0, 0.0, 0.0, math.inf, 0.0)
@@ -116,7 +116,7 @@ PARADEX = LiquidationRule(
     safety_share=1.0 / 9.0,
     safety_notional_share=0.0,
     backstop_share=0.0,
-    penalty_rate_cap=math.inf,
+    penalty_rate_cap=0.0,
     penalty_maintenance_share=0.7,
 )
 """All positions by one share, the least multiple of 20% that brings maintenance under 90% of collateral
@@ -188,6 +188,12 @@ def next_step_us(last_step_us: int, steps_done: int, rule: LiquidationRule) -> i
     if steps_done == 0 or rule.waits == 0:
         return last_step_us
     return last_step_us + int(rule.cooldown_s * SECOND_US)
+
+
+@compiled
+def penalty_rate(maintenance_rate: float, rule: LiquidationRule) -> float:
+    """At most this share of the closed notional goes to the fund, in a market with this maintenance rate."""
+    return rule.penalty_rate_cap + rule.penalty_maintenance_share * maintenance_rate
 
 
 @compiled

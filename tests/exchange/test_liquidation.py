@@ -151,6 +151,13 @@ def test_closing_what_is_needed_makes_safe_to_the_dollar(
         assert after == pytest.approx(safe, abs=1e-9 * gross)
 
 
+def test_the_penalty_is_on_the_notional_or_on_its_margin() -> None:
+    assert liquidation.penalty_rate(0.05, liquidation.DYDX) == 0.015
+    assert liquidation.penalty_rate(0.05, liquidation.PARADEX) == pytest.approx(0.035)
+    assert liquidation.penalty_rate(0.05, liquidation.HYPERLIQUID) == 0.0
+    assert liquidation.penalty_rate(0.05, liquidation.WHOLE) == math.inf
+
+
 def test_where_the_fee_eats_the_margin_no_closing_helps() -> None:
     assert liquidation.notional_to_safety_usd(1.0, 5.0, 100.0, 0.05, liquidation.WHOLE, 0.05) == math.inf
 

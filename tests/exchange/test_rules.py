@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, example, given
@@ -304,3 +306,45 @@ def test_shares_and_rates_of_every_venue_are_in_range(venue: VenueRules) -> None
     assert rule.cooldown_s >= 0.0 and rule.penalty_rate_cap >= 0.0
     assert 0.0 < paid.share <= 1.0 and paid.base_interval_s * paid.share >= 3_600.0
     assert paid.clamp >= 0.0 and paid.cap_rate > 0.0 and 0.0 < venue.fund_trigger <= 1.0
+
+
+# ---- docs/venue_rules.md
+
+TABLE = (Path(__file__).parents[2] / "docs" / "venue_rules.md").read_text()
+RANKINGS = {getattr(deleveraging, name): name for name in (
+    "BITMEX", "HYPERLIQUID", "BINANCE", "RANDOM", "PRO_RATA", "PROFIT_LEVERAGE",
+)}  # fmt: skip
+PRICES = {getattr(deleveraging, name): name for name in ("AT_BANKRUPTCY", "AT_MARK", "AT_PREVIOUS_ORACLE")}
+
+
+def as_written(rule: str, value: object) -> str:
+    if rule == "deleveraging_rank":
+        return RANKINGS[value]
+    if rule == "deleveraging_price":
+        return PRICES[value]
+    return str(value) if isinstance(value, (bool, str)) else f"{value:.10g}"
+
+
+def values_of(venue: VenueRules) -> dict[str, str]:
+    values = {name: value for name, value in vars(venue).items() if name != "venue"}
+    for group in ("liquidation", "funding"):
+        record = values.pop(group)
+        values |= {f"{group}.{name}": value for name, value in record._asdict().items()}
+    return {rule: as_written(rule, value) for rule, value in values.items()}
+
+
+def test_the_document_gives_every_rule_of_every_venue_with_its_source() -> None:
+    """Where this fails, docs/venue_rules.md says something else than exchange/rules.py."""
+    sources = set(re.findall(r"^\| ([A-Z]\d) \|", TABLE, re.MULTILINE))
+    written: dict[str, dict[str, str]] = {venue.venue: {} for venue in rules.VENUES}
+    for rule, value, names, source in re.findall(
+        r"^\| `([\w.]+)` \| `([\w.]+)` \| ([^|]+) \| ([^|]+) \|$", TABLE, re.MULTILINE
+    ):
+        keys = set(re.findall(r"\b[A-Z]\d\b", source))
+        assert keys <= sources, f"{rule}: no document under {keys - sources}"
+        assert keys or "assumed" in source or "by market" in source, f"{rule}: no source"
+        for name in names.split(", "):
+            assert rule not in written[name], f"{rule} of {name} stands twice"
+            written[name][rule] = value
+    for venue in rules.VENUES:
+        assert written[venue.venue] == values_of(venue)
