@@ -5,6 +5,7 @@ Values are read as text first, so that an error can quote what stands in the fil
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import zipfile
 import zlib
@@ -144,7 +145,9 @@ def _content(file: Path) -> bytes:
                 raise InputError(f"{file}: unpacks to more than {LARGEST_CSV_BYTES:,} bytes")
             return archive.read(members[0])
     except OSError as error:
-        raise _unreadable(file, error) from error
+        if error.errno != errno.EINVAL:  # a damaged zip may send its reader to before its beginning
+            raise _unreadable(file, error) from error
+        raise InputError(f"{file}: is a damaged zip") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{file}: is a damaged zip ({one_line(str(error) or type(error).__name__)})"
@@ -169,7 +172,7 @@ def _broken_line(file: Path, content: bytes, columns: int, error: Exception) -> 
             count = _text(file, line, number).count(",") + 1
         except InputError as problem:
             return problem
-        if count > columns:
+        if count != columns:
             return InputError(f"{file}: line {number}: has {count} columns, not {columns}")
     return InputError(f"{file}: is not csv ({one_line(str(error).strip())})")
 
