@@ -138,33 +138,19 @@ def take_pro_rata(weight: FloatArray, size: FloatArray, amount: float) -> FloatA
     NaN or not above zero. Less than `amount` in all where all sizes together are less.
     """
     taken = np.zeros(size.shape[0])
+    # from the row that its size caps at the lowest level up, each takes its part of what is left
+    order = np.argsort(np.where(weight > 0.0, size / weight, math.inf), kind="mergesort")
+    weight_from = np.zeros(size.shape[0] + 1)
+    for place in range(size.shape[0] - 1, -1, -1):
+        row = order[place]
+        weight_from[place] = weight_from[place + 1] + (weight[row] if weight[row] > 0.0 else 0.0)
     left = amount
-    while left > 0.0:
-        open_weight = 0.0
-        for row in range(size.shape[0]):
-            if weight[row] > 0.0 and taken[row] < size[row]:
-                open_weight += weight[row]
-        if open_weight == 0.0:
+    for place in range(size.shape[0]):
+        row = order[place]
+        if not (left > 0.0 and weight[row] > 0.0):
             break
-        capped = False
-        for row in range(size.shape[0]):
-            if weight[row] > 0.0 and taken[row] < size[row]:
-                share = left * (weight[row] / open_weight)
-                if share >= size[row] - taken[row]:
-                    capped = True
-        if not capped:
-            for row in range(size.shape[0]):
-                if weight[row] > 0.0 and taken[row] < size[row]:
-                    taken[row] += left * (weight[row] / open_weight)
-            break
-        given = 0.0
-        for row in range(size.shape[0]):
-            if weight[row] > 0.0 and taken[row] < size[row]:
-                share = left * (weight[row] / open_weight)
-                if share >= size[row] - taken[row]:
-                    given += size[row] - taken[row]
-                    taken[row] = size[row]
-        left -= given
+        taken[row] = min(size[row], left * (weight[row] / weight_from[place]))
+        left -= taken[row]
     return taken
 
 

@@ -21,7 +21,7 @@ def test_what_the_fund_pays_or_receives_is_the_accounts_difference_from_bankrupt
     better = quantity * (fill - bankruptcy)
     assert to_fund >= 0.0 and from_fund >= 0.0
     assert to_fund == 0.0 or from_fund == 0.0
-    assert to_fund <= penalty * abs(quantity) * fill
+    assert to_fund <= penalty * (abs(quantity) * fill)
     # what is left to the account is never below what it had coming at the bankruptcy price
     left = better - to_fund + from_fund
     assert left >= -1e-9 * abs(quantity) * fill

@@ -181,6 +181,17 @@ def test_the_share_closed_is_the_least_multiple_that_is_enough(
     assert fifths == 5 or ratio_after(fifths) < 0.9 * (1 + 1e-9)
 
 
+def test_a_ratio_of_exactly_the_target_is_not_below_it() -> None:
+    rule = liquidation.PARADEX._replace(step_share=0.5, safety_share=1.0, penalty_maintenance_share=0.0)
+    assert liquidation.share_to_safety(10.0, 10.0, rule) == 1.0
+    assert liquidation.share_to_safety(10.001, 10.0, rule) == 0.5
+
+
+def test_without_a_notional_the_safety_margin_is_that_over_maintenance_alone() -> None:
+    assert liquidation.is_safe_again(500.0, 500.0, liquidation.DRIFT)
+    assert not liquidation.is_safe_again(500.0, 500.0, liquidation.DRIFT, 1.0)
+
+
 @law
 @given(signed(1e-3, 1e6), prices(), st.floats(0.01, 0.2), st.floats(-1.0, 1.5), st.floats(0.0, 2.0))
 def test_a_fillable_price_is_worse_than_the_oracle_the_deeper_the_account_is_under(
