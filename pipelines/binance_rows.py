@@ -160,7 +160,7 @@ def _merged(surveys: Sequence[Survey], read: Read) -> pl.DataFrame | None:
 
 
 def _refuse_disagreement(
-    again: pl.DataFrame, key: list[str], values: list[str], surveys: Sequence[Survey]
+    again: pl.DataFrame, key: Sequence[str], values: Sequence[str], surveys: Sequence[Survey]
 ) -> None:
     for name in values:
         first = pl.col(name).first().over(key)
