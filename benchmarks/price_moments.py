@@ -43,7 +43,7 @@ NAMES = {
     "absolute_1h_lag1": "autocorrelation of absolute 1 h returns, lag 1",
     "absolute_1h_lag24": "likewise, lag 24",
     "absolute_1h_lag168": "likewise, lag 168",
-    "range_ratio": "mean (high - low) / mean |close - open|, 1 min",
+    "range_ratio": "mean range over mean size of close - open, 1 min",
     "log_variance_sd": "standard deviation of log daily realised variance",
     "worst_minute": "largest fall in a minute",
     "worst_hour": "largest fall in an hour",
