@@ -133,16 +133,16 @@ def check(
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", parser=_path, help="Folder for the new dataset.")],
     accounts: Annotated[
-        int, typer.Option(metavar="N", parser=_within("--accounts", int, 1, 1_000_000), help="Accounts.")
+        int, typer.Option(metavar="N", parser=_within("--accounts", int, 1, 1_000_000), help="Traders.")
     ] = 1_500,
     days: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="D",
             parser=_within("--days", float, SHORTEST_SIMULATION_DAYS, LONGEST_SIMULATION_DAYS),
-            help="Days of trading, fractions allowed.",
+            help="Days of trading, fractions allowed; 30 on generated prices, all there are on replayed ones.",
         ),
-    ] = 30.0,
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -151,43 +151,38 @@ def simulate(
             help="The same seed, the same dataset.",
         ),
     ] = 7,
+    prices: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", parser=_path, help="Replay the prices of this dataset."),
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(metavar="NAME", help="Of generated prices: default, calm, crash, october-2025.")
+    ] = "default",
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Replay prices from this time on.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="Replay prices up to this time.")
+    ] = None,
 ) -> int:
-    """Write a dataset of a generated venue.
+    """Write a dataset of a simulated venue, on generated or on replayed prices.
 
     \b
     Examples:
       perprisk simulate venue
       perprisk simulate venue --accounts 200 --days 7 --seed 1
+      perprisk simulate venue --scenario october-2025 --days 2
+      perprisk simulate venue --prices klines --from 2024-02-27 --to 2024-03-01
     """
     check_folder(out)
     from pipelines import simulate as stage
 
-    return stage.run(out=out, accounts=accounts, days=days, seed=seed)
-
-
-@app.command()
-def ingest(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Whose files they are: binance-vision.")],
-    src: Annotated[Path, typer.Argument(metavar="SRC", parser=_path, help="Folder with the files.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", parser=_path, help="Folder for the new dataset.")],
-    terms: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.json", parser=_path, help="Contract terms to use in place of the assumed ones."
-        ),
-    ] = None,
-) -> int:
-    """Turn published market data into a dataset of prices.
-
-    \b
-    Examples:
-      perprisk ingest binance-vision downloads prices
-      perprisk ingest binance-vision downloads prices --terms terms.json
-    """
-    check_folder(out)
-    from pipelines import ingest as stage
-
-    return stage.run(adapter=adapter, src=src, out=out, terms=terms)
+    from_us = None if start is None else parse_time_us(start, "--from")
+    to_us = None if end is None else parse_time_us(end, "--to")
+    return stage.run(
+        out=out, accounts=accounts, days=days, seed=seed, prices=prices, scenario=scenario,
+        from_us=from_us, to_us=to_us,
+    )  # fmt: skip
 
 
 @app.command()

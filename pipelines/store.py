@@ -23,7 +23,9 @@ from pipelines.meta import META, Meta, read_meta
 from pipelines.output import atomic_dir
 from pipelines.schema import Conversion, conversion, empty, lost
 
-__all__ = ["Dataset", "DatasetError", "Meta", "inspect", "write_dataset"]
+__all__ = [
+    "Dataset", "DatasetError", "Meta", "conform", "inspect", "missing", "write_dataset", "write_part",
+]  # fmt: skip
 
 ROWS_PER_GROUP = 100_000  # what a filter on time can skip at once
 
@@ -152,7 +154,7 @@ def inspect(path: Path) -> Inspection:
             errors.append(error)
             broken.add(table.name)
     if meta is not None:
-        errors += [DatasetError(line, name) for name, line in _missing(path, meta.kind, {*tables, *broken})]
+        errors += [DatasetError(line, name) for name, line in missing(path, meta.kind, {*tables, *broken})]
     return Inspection(meta, tables, errors)
 
 
@@ -171,36 +173,38 @@ def write_dataset(
     for name in tables:
         if name not in TABLES:
             raise WorkError(f"{path}: the format has no table {name}")
-    for _, line in _missing(path, meta.kind, set(tables)):
+    for _, line in missing(path, meta.kind, set(tables)):
         raise WorkError(line)
     with atomic_dir(path, marker=META) as folder:
         for name, rows in tables.items():
             table = TABLES[name]
             if isinstance(rows, pl.DataFrame):
-                frame = _conform(rows.lazy(), table, path).collect()
+                frame = conform(rows.lazy(), table, path).collect()
                 if table.time is not None:
                     frame = frame.sort(table.time, maintain_order=True)
-                _write(frame.rechunk(), folder / f"{name}.parquet")
+                write_part(frame.rechunk(), folder / f"{name}.parquet")
             elif isinstance(rows, pl.LazyFrame):
-                _conform(rows, table, path).sink_parquet(
+                conform(rows, table, path).sink_parquet(
                     folder / f"{name}.parquet", row_group_size=ROWS_PER_GROUP
                 )
             else:
                 (folder / name).mkdir()
                 number = -1
                 for number, frame in enumerate(rows):
-                    part = _conform(frame.lazy(), table, path).collect()
-                    _write(part.rechunk(), folder / name / f"part-{number:05d}.parquet")
+                    part = conform(frame.lazy(), table, path).collect()
+                    write_part(part.rechunk(), folder / name / f"part-{number:05d}.parquet")
                 if number < 0:
-                    _write(empty(table), folder / name / "part-00000.parquet")
+                    write_part(empty(table), folder / name / "part-00000.parquet")
         (folder / META).write_text(json.dumps(meta.to_json(), indent=1) + "\n")
 
 
-def _write(frame: pl.DataFrame, file: Path) -> None:
+def write_part(frame: pl.DataFrame, file: Path) -> None:
+    """Write rows into a file in groups that a filter can skip."""
     frame.write_parquet(file, row_group_size=ROWS_PER_GROUP)
 
 
-def _conform(rows: pl.LazyFrame, table: Table, path: Path) -> pl.LazyFrame:
+def conform(rows: pl.LazyFrame, table: Table, path: Path) -> pl.LazyFrame:
+    """Rows in the columns and types of the format; WorkError naming `path` where they do not cast."""
     schema = rows.collect_schema()
     try:
         converted = conversion(schema, table, f"{path}/{table.name}")
@@ -246,7 +250,7 @@ def _schema(file: Path, table: Table) -> tuple[tuple[str, DataType], ...]:
         return tuple(_scan((file,)).collect_schema().items())
 
 
-def _missing(path: Path, kind: Kind, present: set[str]) -> list[tuple[str, str]]:
+def missing(path: Path, kind: Kind, present: set[str]) -> list[tuple[str, str]]:
     """Tables that a dataset of this kind cannot do without: their names and what to say."""
     lines = [
         (table.name, f"{path / table.name}.parquet: table {table.name} is missing")

@@ -1,245 +1,310 @@
-"""What everybody holds on the generated venue, and the rows that changes of it write.
+"""Who owns what: fills, transfers, pledged assets and the fund, booked twice so that nothing is lost.
 
-A dollar that leaves one side arrives at another: accounts, the house maker that takes the other side of
-every trade, the insurance fund, or fees. Isolated collateral is apart from the account's free dollars.
+What accounts are worth comes from `exchange.margin`, here put together for the venue's records.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from exchange.account import cross_figures, margin_ratio
 from exchange.compiled import compiled
-from exchange.contracts import TierArrays, tiered_margin_usd
-from exchange.simulation.prices import Paths
-from exchange.simulation.terms import ASSETS, DOLLAR, TOKEN, Terms
-from exchange.simulation.traders import People
+from exchange.contracts import tiered_margin_usd
+from exchange.margin import asset_value_usd, haircut_usd, liability_margin_usd, notional_usd, unrealised_usd
+from exchange.simulation.state import (
+    AT_MARK,
+    BALANCES,
+    DESK,
+    FEES,
+    FILLS,
+    FUND,
+    FUND_CHANGES,
+    FUND_PEAK,
+    HOLDINGS,
+    LOSSES,
+    MAKER,
+    MICRO,
+    NIL,
+    NONE,
+    PAID_IN,
+    PENALTIES,
+    ROUNDING,
+    SNAPSHOTS,
+    TRADE,
+    TRANSFERS,
+    World,
+    stamp,
+    write,
+)  # fmt: skip
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int32]
-Flags = npt.NDArray[np.uint8]
-
-EQUITY, COLLATERAL, INITIAL, MAINTENANCE, LEVEL, WEAKEST = range(6)
-"""Columns of `Ledger.figures`; LEVEL is collateral over maintenance of the weakest pool, inf without need;
-WEAKEST is that pool's market in an isolated account."""
-DUST_USD = 1e-8
-LOGGED = ("fills", "transfers", "snapshots", "positions", "balances", "events", "fund")
+ONE = np.uint64(1)
+NOTHING = np.int64(-(2**62))
+"""Stands for a figure that there is none of."""
 
 
 @compiled
-def _figures(
-    out: Floats, which: Ints, isolated: Flags, markets: Ids, quantity: Floats, quote: Floats, margin: Floats,
-    mark: Floats, tiers: TierArrays, assets: Ids, amount: Floats, price: Floats,
-    collateral_weight: Floats, liability_weight: Floats,
-) -> None:  # fmt: skip
-    """Fill the rows of `out` that `which` names."""
-    for account in which:
-        whole = cross_figures(
-            markets, quantity[account], quote[account], mark, tiers,
-            assets, amount[account], price, collateral_weight, liability_weight,
-        )  # fmt: skip
-        row = out[account]
-        row[0], row[1], row[2], row[3] = whole[0], whole[1], whole[2], whole[3]
-        row[4] = margin_ratio(whole[1], whole[3]) if whole[3] > 0.0 else math.inf
-        row[5] = -1.0
-        if isolated[account] == 0:
+def micro(value_usd: float) -> int:
+    """Dollars as whole micro-dollars."""
+    return np.int64(np.rint(value_usd * MICRO))
+
+
+@compiled
+def bit(number: int) -> np.uint64:
+    """The bit of a market or ring in a mask."""
+    return ONE << np.uint64(number)
+
+
+@compiled
+def holds(world: World, account: int, market: int) -> bool:
+    """Whether an account has a position in a market."""
+    return (world.account[account].held >> np.uint64(market)) & ONE == ONE
+
+
+@compiled
+def quantity(world: World, account: int, market: int) -> float:
+    """Signed size of a position in base units."""
+    return world.position[account, market].lots * world.market[market].lot
+
+
+@compiled
+def value_micro(world: World, market: int, lots: int, ticks: int) -> int:
+    """Signed value of lots at a price in ticks, exact."""
+    return lots * ticks * world.market[market].unit
+
+
+@compiled
+def book_fill(
+    world: World, account: int, market: int, lots: int, ticks: int, fee: int, kind: int, time: int
+) -> None:
+    """One side of a fill: the position, its cost and cash leg, and a row; `fee` micro-dollars leave the account.
+
+    The caller books the other side and the fee's receiver.
+    """
+    position = world.position[account, market]
+    state = world.account[account]
+    row = world.market[market]
+    value = lots * ticks * row.unit
+    held = position.lots
+    now = held + lots
+    if held * lots >= 0:
+        position.cost += value
+    elif abs(lots) <= abs(held):
+        position.cost -= np.int64(np.rint(position.cost * (abs(lots) / abs(held))))
+    else:
+        position.cost = now * ticks * row.unit
+    position.quote -= value + fee
+    position.lots = now
+    row.open_lots += max(now, 0) - max(held, 0)
+    if state.kind == MAKER:
+        row.maker_lots += lots
+    if now == 0:
+        state.cash += position.quote + position.collateral
+        position.quote = 0
+        position.collateral = 0
+        position.cost = 0
+        state.held &= ~bit(market)
+    else:
+        state.held |= bit(market)
+    write(world, FILLS, kind, time, account, market, lots, ticks, fee, NIL)
+
+
+@compiled
+def trade(
+    world: World, taker: int, maker: int, market: int, lots: int, ticks: int, fee: int, kind: int
+) -> None:
+    """A fill between two accounts; `lots` as the taker's. The fee goes to the venue, or to the fund if forced."""
+    time = stamp(world)
+    book_fill(world, taker, market, lots, ticks, fee, kind, time)
+    book_fill(world, maker, market, -lots, ticks, NIL, TRADE, time)
+    row = world.market[market]
+    row.traded += abs(lots) * ticks * row.unit
+    row.last = ticks * row.tick
+    if kind == TRADE:
+        world.purse[FEES] += fee
+    else:
+        change_fund(world, fee, PENALTIES)
+
+
+@compiled
+def change_fund(world: World, amount: int, reason: int) -> None:
+    """Put money into the insurance fund or take it out, with a row."""
+    if amount == 0:
+        return
+    world.purse[FUND] += amount
+    world.purse[FUND_PEAK] = max(world.purse[FUND_PEAK], world.purse[FUND])
+    write(world, FUND_CHANGES, reason, stamp(world), NONE, NONE, world.purse[FUND], amount, NIL, NIL)
+
+
+@compiled
+def compensate(world: World, account: int, market: int, amount: int) -> None:
+    """The fund makes good a loss beyond an account's equity."""
+    if amount <= 0:
+        return
+    change_fund(world, -amount, LOSSES)
+    state = world.account[account]
+    if holds(world, account, market):
+        world.position[account, market].quote += amount
+    else:
+        state.cash += amount
+
+
+@compiled
+def transfer(world: World, account: int, amount: int) -> None:
+    """Dollars in (positive) or out, micro-dollars."""
+    state = world.account[account]
+    state.cash += amount
+    state.paid_in += amount
+    world.purse[PAID_IN] += amount
+    write(world, TRANSFERS, NIL, stamp(world), account, NONE, amount, NIL, NIL, NIL)
+
+
+@compiled
+def sell_pledged(world: World, account: int) -> None:
+    """The venue's desk buys as much of the pledged assets as an account needs to repay borrowed dollars."""
+    state = world.account[account]
+    for asset in range(1, world.amount.shape[1]):
+        owed = -state.cash
+        held = world.amount[account, asset]
+        if owed <= 0 or held <= 0:
             continue
-        row[1], row[4] = 0.0, math.inf
-        for m in markets:
-            if quantity[account, m] == 0.0:
-                continue
-            pool = margin[account, m] + quantity[account, m] * mark[m] + quote[account, m]
-            needed = tiered_margin_usd(
-                quantity[account, m] * mark[m], tiers.floor_usd[m], tiers.maintenance_rate[m],
-                tiers.maintenance_deduction_usd[m],
+        price = world.asset[asset].price
+        sold = min(held, np.int64(math.ceil(owed / price)))
+        paid = np.int64(math.floor(sold * price))
+        world.amount[account, asset] = held - sold
+        state.cash += paid
+        world.purse[DESK] -= paid
+
+
+@compiled
+def sweep_dust(world: World, account: int) -> None:
+    """What rounding left of less than a cent is the venue's, so that who has nothing has nothing."""
+    state = world.account[account]
+    if state.held == 0 and abs(state.cash) < MICRO // 100:
+        world.purse[ROUNDING] += state.cash
+        state.cash = 0
+
+
+@compiled
+def pool(
+    world: World, account: int, only: int, worst: bool
+) -> tuple[float, float, float, float, float, float]:
+    """Equity, collateral, initial and maintenance margin, gross notional and the positions' own maintenance.
+
+    Of the whole account (`only` -1; an isolated account's free cash then counts to its equity alone), or
+    of one isolated position; dollars. With `worst`, at the worst prices of the minute for each position.
+    """
+    state = world.account[account]
+    equity = 0.0
+    haircut = 0.0
+    liability = 0.0
+    if only < 0:
+        equity = state.cash / MICRO
+        for number in range(1, world.asset.shape[0]):
+            held = world.amount[account, number]
+            if held != 0:
+                asset = world.asset[number]
+                price = asset.worst if worst else asset.price
+                units = held / MICRO
+                equity += asset_value_usd(units, price)
+                haircut += haircut_usd(units, price, asset.collateral_weight)
+                liability += liability_margin_usd(units, price, asset.liability_weight)
+    initial = 0.0
+    maintenance = 0.0
+    gross = 0.0
+    for market in range(world.market.shape[0]):
+        if not holds(world, account, market) or (only >= 0 and market != only):
+            continue
+        position = world.position[account, market]
+        row = world.market[market]
+        size = position.lots * row.lot
+        price = row.mark
+        if worst:
+            price = row.worst_low if size > 0.0 else row.worst_high
+        equity += unrealised_usd(size, price, (position.quote + position.collateral) / MICRO)
+        notional = abs(notional_usd(size, price))
+        initial += initial_margin_usd(world, market, notional)
+        maintenance += maintenance_margin_usd(world, market, notional)
+        gross += notional
+    own = maintenance
+    initial = max(initial, state.initial_rate * gross)
+    maintenance = max(maintenance, state.maintenance_rate * gross)
+    return equity, equity - haircut, initial, maintenance + liability, gross, own
+
+
+@compiled
+def initial_margin_usd(world: World, market: int, notional: float) -> float:
+    """Static initial margin of a position by size."""
+    row = world.market[market]
+    return tiered_margin_usd(notional, row.floor, row.initial_rate, row.initial_deduction)
+
+
+@compiled
+def maintenance_margin_usd(world: World, market: int, notional: float) -> float:
+    """Static maintenance margin of a position by size."""
+    row = world.market[market]
+    return tiered_margin_usd(notional, row.floor, row.maintenance_rate, row.maintenance_deduction)
+
+
+@compiled
+def figures(world: World, account: int, only: int) -> tuple[float, float, float, float, float, float]:
+    """`pool` at the present marks."""
+    return pool(world, account, only, AT_MARK)
+
+
+@compiled
+def weakest(world: World, account: int) -> int:
+    """Market of an isolated account's pool with the lowest collateral over maintenance, -1 without positions."""
+    best = -1
+    least = math.inf
+    for market in range(world.market.shape[0]):
+        if holds(world, account, market):
+            _, collateral, _, maintenance, _, _ = figures(world, account, market)
+            ratio = collateral / maintenance
+            if ratio < least:
+                least = ratio
+                best = market
+    return best
+
+
+@compiled
+def pay_funding(world: World, market: int, rate: float) -> None:
+    """Longs pay shorts on quantity times mark; what whole micro-dollars leave over is the venue's."""
+    row = world.market[market]
+    each = row.lot * world.market[market].mark * rate * MICRO
+    left = np.int64(0)
+    for account in range(world.account.shape[0]):
+        if holds(world, account, market):
+            position = world.position[account, market]
+            due = np.int64(np.rint(position.lots * each))
+            position.quote -= due
+            left += due
+    world.purse[ROUNDING] += left
+
+
+@compiled
+def snapshot(world: World, account: int, time: int) -> None:
+    """Write the account's whole state at a time, microseconds: a row, its positions and balances."""
+    state = world.account[account]
+    equity, collateral, initial, maintenance, _, _ = figures(world, account, NONE)
+    if state.isolated:
+        collateral = 0.0
+        for market in range(world.market.shape[0]):
+            if holds(world, account, market):
+                collateral += figures(world, account, market)[1]
+    write(
+        world, SNAPSHOTS, NIL, time, account, NONE, micro(equity), micro(collateral), micro(initial),
+        micro(maintenance),
+    )  # fmt: skip
+    for market in range(world.market.shape[0]):
+        if holds(world, account, market):
+            position = world.position[account, market]
+            isolated = position.collateral if state.isolated else NOTHING
+            write(
+                world, HOLDINGS, NIL, time, account, market, position.lots, position.quote, position.cost,
+                isolated,
             )  # fmt: skip
-            row[0] += margin[account, m]
-            row[1] += pool
-            if margin_ratio(pool, needed) < row[4]:
-                row[4], row[5] = margin_ratio(pool, needed), m
-
-
-@dataclass
-class Ledger:
-    """Holdings of accounts (rows) by market or asset (columns), at the marks of `bar`."""
-
-    terms: Terms
-    people: People
-    paths: Paths
-    price: Floats
-    """(bars, assets) of the assets in dollars."""
-    fund_usd: float
-    bar: int = 0
-    maker_usd: float = 0.0
-    fees_usd: float = 0.0
-    lots: Ints = field(init=False)
-    quantity: Floats = field(init=False)
-    entry: Floats = field(init=False)
-    quote: Floats = field(init=False)
-    margin: Floats = field(init=False)
-    """Isolated collateral of a position; zero in cross accounts."""
-    open_positions: Ints = field(init=False)
-    """How many, by account."""
-    amount: Floats = field(init=False)
-    basis: Floats = field(init=False)
-    """Dollars paid in less dollars taken out."""
-    figures: Floats = field(init=False)
-    """As of `bar` for every account with a position once `value` was called; others by `value_one`."""
-    traded_usd: Floats = field(init=False)
-    """By market, since the last bar."""
-    rows: dict[str, list[tuple[Any, ...]]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        accounts, markets = len(self.people.leverage), len(self.terms.lot)
-        self.lots = np.zeros((accounts, markets), np.int64)
-        self.quantity, self.entry, self.quote, self.margin = (np.zeros((accounts, markets)) for _ in range(4))
-        self.open_positions = np.zeros(accounts, np.int64)
-        self.amount, self.basis = np.zeros((accounts, len(ASSETS))), np.zeros(accounts)
-        self.figures, self.traded_usd = np.zeros((accounts, 6)), np.zeros(markets)
-        self.rows = {table: [] for table in LOGGED}
-
-    @property
-    def mark(self) -> Floats:
-        """Marks by market, dollars."""
-        return self.paths.mark[self.bar]
-
-    def held(self, account: int) -> list[int]:
-        """Markets in which an account has a position."""
-        return [m for m, lots in enumerate(self.lots[account].tolist()) if lots != 0]
-
-    def notional_usd(self, account: int, market: int) -> float:
-        """Size of a position at mark."""
-        return float(abs(self.quantity[account, market]) * self.paths.mark[self.bar, market])
-
-    def value(self, which: Ints) -> None:
-        """Bring the figures of these accounts up to date."""
-        terms = self.terms
-        _figures(
-            self.figures, which, self.people.isolated, terms.market, self.quantity, self.quote, self.margin,
-            self.mark, terms.tiers, terms.asset, self.amount, self.price[self.bar],
-            terms.collateral_weight, terms.liability_weight,
-        )  # fmt: skip
-
-    def value_one(self, account: int) -> list[float]:
-        """Figures of one account, up to date."""
-        self.value(np.array([account]))
-        return self.figures[account].tolist()
-
-    def pool_equity_usd(self, account: int, market: int) -> float:
-        """What stands behind an isolated position."""
-        profit = self.quantity[account, market] * self.mark[market] + self.quote[account, market]
-        return float(self.margin[account, market] + profit)
-
-    def maintenance_usd(self, market: int, notional_usd: float) -> float:
-        """Static maintenance margin of one position."""
-        tiers = self.terms.tiers
-        return tiered_margin_usd(
-            notional_usd, tiers.floor_usd[market], tiers.maintenance_rate[market],
-            tiers.maintenance_deduction_usd[market],
-        )  # fmt: skip
-
-    def initial_usd(self, market: int, notional_usd: float) -> float:
-        """Static initial margin of one position."""
-        tiers = self.terms.tiers
-        return tiered_margin_usd(
-            notional_usd, tiers.floor_usd[market], tiers.initial_rate[market],
-            tiers.initial_deduction_usd[market],
-        )  # fmt: skip
-
-    def total_dollars(self) -> float:
-        """All dollars held or owed in cash; positions sum to nothing over traders and maker and stay out."""
-        held = self.amount[:, DOLLAR].sum() + self.quote.sum() + self.margin.sum()
-        return float(held) + self.maker_usd + self.fees_usd + self.fund_usd
-
-    def transfer(self, account: int, amount_usd: float, time_us: int) -> None:
-        """Dollars in (positive) or out."""
-        self.amount[account, DOLLAR] += amount_usd
-        self.basis[account] += amount_usd
-        self.rows["transfers"].append((time_us, account, amount_usd))
-
-    def set_aside(self, account: int, market: int, amount_usd: float) -> None:
-        """Free dollars become the isolated collateral of a position."""
-        self.amount[account, DOLLAR] -= amount_usd
-        self.margin[account, market] += amount_usd
-
-    def trade(
-        self, account: int, market: int, lots: int, price: float, fee_usd: float, kind: str, time_us: int
-    ) -> None:
-        """One fill against the house maker; fees of forced closing go to the fund."""
-        held = int(self.lots[account, market])
-        if held * lots < 0 and abs(lots) > abs(held):
-            self._move(account, market, -held, price)
-            self._move(account, market, lots + held, price)
-        else:
-            self._move(account, market, lots, price)
-        paid_usd = float(lots * self.terms.lot[market] * price)
-        self.amount[account, DOLLAR] -= fee_usd
-        self.maker_usd += paid_usd
-        if kind == "trade":
-            self.fees_usd += fee_usd
-        else:
-            self.fund_usd += fee_usd
-        self.traded_usd[market] += abs(paid_usd)
-        quantity = float(lots * self.terms.lot[market])
-        self.rows["fills"].append((time_us, account, market, quantity, price, fee_usd, kind))
-
-    def _move(self, account: int, market: int, lots: int, price: float) -> None:
-        """Add to a position or take from it, never through zero; the profit of what is closed is cash."""
-        held = int(self.lots[account, market])
-        now = held + lots
-        paid_usd = float(lots * self.terms.lot[market] * price)
-        if held * lots >= 0:
-            self.entry[account, market] = (held * self.entry[account, market] + lots * price) / now
-            self.quote[account, market] -= paid_usd
-        else:
-            freed = -lots / held
-            cash_leg = self.quote[account, market] * freed
-            margin = self.margin[account, market] * freed
-            self.quote[account, market] -= cash_leg
-            self.margin[account, market] -= margin
-            self.amount[account, DOLLAR] += cash_leg - paid_usd + margin
-        self.lots[account, market] = now
-        self.open_positions[account] += int(held == 0) - int(now == 0)
-        self.quantity[account, market] = now * self.terms.lot[market]
-        if now == 0:
-            self.quote[account, market] = self.margin[account, market] = self.entry[account, market] = 0.0
-
-    def sell_token(self, account: int) -> None:
-        """The house buys as much of the token as an account needs to repay borrowed dollars."""
-        price = float(self.price[self.bar, TOKEN])
-        owed_usd = max(-float(self.amount[account, DOLLAR]), 0.0)
-        amount = min(float(self.amount[account, TOKEN]), owed_usd / price)
-        self.amount[account, TOKEN] -= amount
-        self.amount[account, DOLLAR] += amount * price
-        self.maker_usd -= amount * price
-
-    def give_up_dust(self, account: int) -> None:
-        """What only rounding left goes to the house, so that who is left with nothing has nothing."""
-        if abs(self.amount[account, DOLLAR]) < DUST_USD:
-            self.maker_usd += float(self.amount[account, DOLLAR])
-            self.amount[account, DOLLAR] = 0.0
-        if abs(self.amount[account, TOKEN]) < DUST_USD:
-            self.amount[account, TOKEN] = 0.0
-
-    def pay_funding(self, rate: Floats) -> None:
-        """Longs pay shorts, and the house what is left, on quantity times mark."""
-        paid = self.quantity * (self.mark * rate)
-        self.quote -= paid
-        self.maker_usd += float(paid.sum())
-
-    def snapshot(self, account: int, time_us: int) -> None:
-        """Write the account's whole state."""
-        self.rows["snapshots"].append((time_us, account, *self.value_one(account)[:LEVEL]))
-        for m in self.held(account):
-            margin = float(self.margin[account, m]) if self.people.isolated[account] else math.nan
-            values = (self.quantity[account, m], self.entry[account, m], self.quote[account, m])
-            self.rows["positions"].append((time_us, account, m, *map(float, values), margin))
-        for asset, amount in enumerate(self.amount[account].tolist()):
-            if amount != 0.0:
-                self.rows["balances"].append((time_us, account, asset, amount))
+    for asset in range(world.amount.shape[1]):
+        amount = state.cash if asset == 0 else world.amount[account, asset]
+        if amount != 0:
+            write(world, BALANCES, NIL, time, account, asset, amount, NIL, NIL, NIL)

@@ -1,4 +1,7 @@
-"""The tables of an account-history dataset from a run, as columns; times are int64 microseconds."""
+"""The tables of an account-history dataset from the rows of a venue, as columns; times are int64 microseconds.
+
+What does not change is given once (`fixed_tables`), the rest stretch by stretch (`stretch_tables`).
+"""
 
 from __future__ import annotations
 
@@ -8,166 +11,216 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exchange.simulation.defaults import DEPTH_AT, DEPTH_POWER
-from exchange.simulation.prices import BAR_US, FUNDING_BARS
-from exchange.simulation.terms import (
-    ASSETS,
-    COLLATERAL_WEIGHTS,
-    FUNDING_INTERVAL_S,
-    LIABILITY_WEIGHTS,
-    TOKEN,
-)
-from exchange.simulation.venue import Run
-from exchange.units import BPS
+from exchange.book import DEPTH_AT
+from exchange.simulation.ledger import NOTHING
+from exchange.simulation.state import (
+    BACKSTOP,
+    COLUMNS,
+    EVENT_NAMES,
+    FILL_NAMES,
+    FUND_REASONS,
+    MAKER,
+    MICRO,
+)  # fmt: skip
+from exchange.simulation.venue import Rows, Venue
+from exchange.units import BPS, MINUTE_US, SECOND_US
 
 Columns = dict[str, Any]
 Names = npt.NDArray[np.str_]
 
-BOOK_BARS = 3
+BOOK_MINUTES = 5
 DISTANCES_BPS = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0)
 
 
-def account_names(accounts: int) -> Names:
-    """Ids of the accounts in the order of their numbers."""
-    return np.array([f"account-{n:05d}" for n in range(accounts)])
+def account_names(venue: Venue, prefix: str = "") -> Names:
+    """Ids of the accounts in the order of their numbers: traders, makers, the backstop."""
+    kinds = venue.world.account["kind"]
+    width = max(5, len(str(len(kinds))))
+    titles = np.where(kinds == MAKER, "maker", "account")
+    names = [f"{prefix}{title}-{n:0{width}d}" for n, title in enumerate(titles.tolist())]
+    names[int(np.flatnonzero(kinds == BACKSTOP)[0])] = f"{prefix}backstop"
+    return np.array(names)
 
 
-def _columns(rows: list[tuple[Any, ...]], names: str) -> Columns:
-    """Columns of rows in the order of their times; rows of one time stay in the order written."""
-    ordered = sorted(rows, key=lambda row: row[0])
-    columns = zip(*ordered, strict=True) if ordered else ((),) * len(names.split())
-    return {name: np.array(column) for name, column in zip(names.split(), columns, strict=True)}
-
-
-def _market_tables(run: Run) -> dict[str, Columns]:
-    names = np.array([listing.market.market for listing in run.listed])
-    bars, markets = run.paths.mark.shape
-    time_us = run.start_us + (np.arange(bars) - run.start_bar) * BAR_US
-    terms = [listing.market for listing in run.listed]
-    tiers = [
-        [
-            {
-                "notional_cap_usd": None if math.isinf(tier.notional_cap_usd) else tier.notional_cap_usd,
-                "initial_margin_rate": tier.initial_margin_rate,
-                "maintenance_margin_rate": tier.maintenance_margin_rate,
-            }
-            for tier in market.tiers
-        ]
-        for market in terms
-    ]
-    paths = run.paths
-    bar_columns = {
-        "mark_close": paths.mark, "index_close": paths.index_price, "mark_open": paths.opening,
-        "mark_high": paths.high, "mark_low": paths.low, "volume_usd": paths.volume_usd,
-        "open_interest_usd": run.open_interest_usd,
-    }  # fmt: skip
-    booked = slice(0, bars, BOOK_BARS)
-    share = (np.array(DISTANCES_BPS) * BPS / DEPTH_AT) ** DEPTH_POWER
-    mark, half = paths.mark[booked].ravel(), paths.half_spread[booked].ravel()
-    due = slice(FUNDING_BARS, bars, FUNDING_BARS)
+def fixed_tables(venue: Venue) -> dict[str, Columns]:
+    """Contract terms, assets and their prices."""
+    terms = [listing.market for listing in venue.listed]
+    paths = venue.paths
+    minutes = len(paths.opening)
+    time_us = paths.start_us + np.arange(minutes, dtype=np.int64) * MINUTE_US
+    priced = range(1, len(venue.assets))
+    # the price at a minute is that of the close before it
+    price = np.vstack([paths.asset_price[:1], paths.asset_price[:-1]])
     return {
         "markets": {
-            "time": np.full(markets, time_us[0]),
-            "market": names,
+            "time": np.full(len(terms), paths.start_us),
+            "market": np.array([m.market for m in terms]),
             "tick_size": np.array([m.tick_size for m in terms]),
             "lot_size": np.array([m.lot_size for m in terms]),
             "taker_fee_rate": np.array([m.taker_fee_rate for m in terms]),
             "liquidation_fee_rate": np.array([m.liquidation_fee_rate for m in terms]),
-            "funding_interval_s": np.full(markets, int(FUNDING_INTERVAL_S)),
-            "tiers": tiers,
-        },
-        "market_bars": {
-            "time": np.repeat(time_us, markets),
-            "market": np.tile(names, bars),
-            **{name: values.ravel() for name, values in bar_columns.items()},
-        },
-        "book_depth": {
-            "time": np.repeat(time_us[booked], markets),
-            "market": np.tile(names, len(time_us[booked])),
-            "best_bid": mark * (1.0 - half),
-            "best_ask": mark * (1.0 + half),
-            "distance_bps": [list(DISTANCES_BPS)] * len(mark),
-            "bid_usd": (paths.bid_usd[booked].ravel()[:, None] * share).tolist(),
-            "ask_usd": (paths.ask_usd[booked].ravel()[:, None] * share).tolist(),
-        },
-        "funding": {
-            "time": np.repeat(time_us[due], markets),
-            "market": np.tile(names, len(time_us[due])),
-            "funding_rate": paths.funding[due].ravel(),
+            "funding_interval_s": np.array([int(m.funding_interval_s) for m in terms]),
+            "tiers": [
+                [
+                    {
+                        "notional_cap_usd": None if math.isinf(t.notional_cap_usd) else t.notional_cap_usd,
+                        "initial_margin_rate": t.initial_margin_rate,
+                        "maintenance_margin_rate": t.maintenance_margin_rate,
+                    }
+                    for t in m.tiers
+                ]
+                for m in terms
+            ],
         },
         "assets": {
-            "asset": np.array(ASSETS),
-            "collateral_weight": np.array(COLLATERAL_WEIGHTS),
-            "liability_weight": np.array(LIABILITY_WEIGHTS),
+            "asset": np.array([a.name for a in venue.assets]),
+            "collateral_weight": np.array([a.collateral_weight for a in venue.assets]),
+            "liability_weight": np.array([a.liability_weight for a in venue.assets]),
         },
         "asset_prices": {
-            "time": time_us,
-            "asset": np.full(bars, ASSETS[TOKEN]),
-            "price": run.price[:, TOKEN],
+            "time": np.concatenate([time_us for _ in priced]) if priced else time_us[:0],
+            "asset": np.repeat(np.array([venue.assets[a].name for a in priced]), minutes),
+            "price": np.concatenate([price[:, a] for a in priced]) if priced else price[:0, 0],
         },
     }
 
 
-def _named(columns: Columns, names: Names, of: str, to: str) -> Columns:
-    """Replace numbers by names, in the same place."""
+def accounts_table(venue: Venue, names: Names, first_us: npt.NDArray[np.int64]) -> Columns:
+    """Accounts that appear in any row; `first_us` is when each first does, 0 never."""
+    account = venue.world.account
+    seen = np.flatnonzero(first_us > 0)
+    opened_us = venue.paths.start_us + venue.opened_s[seen] * SECOND_US
+    opened_us = np.where(venue.opened_s[seen] == -1, first_us[seen], np.minimum(opened_us, first_us[seen]))
     return {
-        (to if key == of else key): names[values.astype(np.int64)] if key == of else values
-        for key, values in columns.items()
+        "account_id": names[seen],
+        "opened_time": opened_us,
+        "owner_id": [f"owner-{n:05d}" if n >= 0 else None for n in account["owner"][seen].tolist()],
+        "margin_mode": np.where(account["isolated"][seen] == 1, "isolated", "cross"),
     }
 
 
-def _accounts(run: Run) -> Columns:
-    """Accounts that show up at all: a trader who was to come after the end does not exist yet."""
-    people = run.people
-    first_us: dict[int, int] = {}
-    for table in ("transfers", "fills", "snapshots"):
-        for time_us, account, *_ in run.rows[table]:
-            first_us[account] = min(time_us, first_us.get(account, time_us))
-    seen = np.array(sorted(first_us), dtype=np.int64)
-    appeared_us = np.array([first_us[account] for account in seen.tolist()], dtype=np.int64)
+def first_seen(rows: Rows, first_us: npt.NDArray[np.int64]) -> None:
+    """Note in `first_us` when accounts first appear."""
+    for name in COLUMNS:
+        who = rows[name]["account"]
+        known = who >= 0
+        new = np.zeros(len(first_us), np.int64)
+        # backwards, so that the first of an account's rows is the one that stays
+        new[who[known][::-1]] = rows[name]["time"][known][::-1]
+        unseen = (new > 0) & ((first_us == 0) | (new < first_us))
+        first_us[unseen] = new[unseen]
+
+
+def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]:
+    """Every table that grows, from one stretch of a run."""
+    lot = venue.world.market["lot"]
+    tick = venue.world.market["tick"]
+    markets = np.array([listing.market.market for listing in venue.listed])
+
+    def money(name: str, column: str) -> npt.NDArray[np.float64]:
+        place = "abcd"[COLUMNS[name][1].index(column)]
+        return np.asarray(rows[name][place] / MICRO)
+
+    fills, held, events = rows["fills"], rows["holdings"], rows["events"]
+    quantity = np.round(held["a"] * lot[held["market"]], 10)
+    value_per_tick = np.round(lot * tick * MICRO)
+    entry = held["c"] / (held["a"] * value_per_tick[held["market"]]) * tick[held["market"]]
+    isolated = np.where(held["d"] == NOTHING, np.nan, held["d"] / MICRO)
     return {
-        "account_id": account_names(len(people.owner))[seen],
-        "opened_time": np.where(people.opened_us[seen] >= 0, people.opened_us[seen], appeared_us),
-        "owner_id": [f"owner-{n:05d}" if n >= 0 else None for n in people.owner[seen].tolist()],
-        "margin_mode": np.where(people.isolated[seen] == 1, "isolated", "cross"),
+        **_market_tables(venue, rows["bars"], markets),
+        "transfers": {
+            "time": rows["transfers"]["time"],
+            "account_id": names[rows["transfers"]["account"]],
+            "amount_usd": money("transfers", "amount"),
+        },
+        "fills": {
+            "time": fills["time"],
+            "account_id": names[fills["account"]],
+            "market": markets[fills["market"]],
+            "quantity": np.round(fills["a"] * lot[fills["market"]], 10),
+            "price": np.round(fills["b"] * tick[fills["market"]], 10),
+            "fee_usd": money("fills", "fee"),
+            "kind": np.array(FILL_NAMES)[fills["kind"]],
+        },
+        "account_snapshots": {
+            "time": rows["snapshots"]["time"],
+            "account_id": names[rows["snapshots"]["account"]],
+            "equity_usd": money("snapshots", "equity"),
+            "collateral_usd": money("snapshots", "collateral"),
+            "initial_margin_usd": money("snapshots", "initial"),
+            "maintenance_margin_usd": money("snapshots", "maintenance"),
+            "open_orders": np.zeros(len(rows["snapshots"]), np.int64),
+        },
+        "position_snapshots": {
+            "time": held["time"],
+            "account_id": names[held["account"]],
+            "market": markets[held["market"]],
+            "quantity": quantity,
+            "entry_price": entry,
+            "quote_usd": money("holdings", "quote"),
+            "isolated_collateral_usd": isolated,
+        },
+        "balance_snapshots": {
+            "time": rows["balances"]["time"],
+            "account_id": names[rows["balances"]["account"]],
+            "asset": np.array([a.name for a in venue.assets])[rows["balances"]["market"]],
+            "amount": rows["balances"]["a"] / MICRO,
+        },
+        "margin_rates": {
+            "time": rows["rates"]["time"],
+            "account_id": names[rows["rates"]["account"]],
+            "initial_margin_rate": rows["rates"]["initial"],
+            "maintenance_margin_rate": rows["rates"]["maintenance"],
+        },
+        "default_events": {
+            "time": events["time"],
+            "account_id": names[events["account"]],
+            "kind": np.array(EVENT_NAMES)[events["kind"]],
+            "market": markets[events["market"]],
+            "notional_usd": money("events", "notional"),
+            "shortfall_usd": money("events", "shortfall"),
+        },
+        "insurance_fund": {
+            "time": rows["fund"]["time"],
+            "balance_usd": money("fund", "balance"),
+            "change_usd": money("fund", "change"),
+            "reason": np.array(FUND_REASONS)[rows["fund"]["kind"]],
+        },
     }
 
 
-def _merged_events(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """One row per time, account, kind and market: a winner closed against two losers at once is one event."""
-    merged: dict[tuple[Any, ...], tuple[float, float]] = {}
-    for *key, notional_usd, shortfall_usd in rows:
-        before = merged.get(tuple(key), (0.0, 0.0))
-        merged[tuple(key)] = (before[0] + notional_usd, before[1] + shortfall_usd)
-    return [(*key, *sums) for key, sums in merged.items()]
-
-
-def tables_of(run: Run) -> dict[str, Columns]:
-    """Every table of the dataset but `observations`, which a continuous venue does not have."""
-    markets = np.array([listing.market.market for listing in run.listed])
-    ids = account_names(len(run.people.owner))
-
-    def table(rows: list[tuple[Any, ...]], names: str) -> Columns:
-        columns = _named(_columns(rows, names), ids, "account", "account_id")
-        columns = _named(columns, markets, "market", "market")
-        return _named(columns, np.array(ASSETS), "asset", "asset")
-
-    rows = run.rows
-    transfers = table(rows["transfers"], "time account amount_usd")
-    fills = table(rows["fills"], "time account market quantity price fee_usd kind")
-    snapshots = "time account equity_usd collateral_usd initial_margin_usd maintenance_margin_usd"
-    positions = "time account market quantity entry_price quote_usd isolated_collateral_usd"
-    events = "time account kind market notional_usd shortfall_usd"
-    fund_at_start = (run.start_us, run.fund_usd, 0.0, "start")
+def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict[str, Columns]:
+    """Bars, books every five minutes, and funding where it was paid; books need no trader to be there."""
+    paid = bars[~np.isnan(bars["funding"])]
+    booked = bars[bars["time"] % (BOOK_MINUTES * MINUTE_US) == 0]
+    half = (booked["ask"] - booked["bid"]) / (booked["ask"] + booked["bid"])
+    distance = np.array(DISTANCES_BPS) * BPS
+    # `exchange.book.depth_within_usd` over whole columns
+    resting = np.maximum(distance - half[:, None], 0.0) * booked["depth"][:, None] / DEPTH_AT
     return {
-        **_market_tables(run),
-        "accounts": _accounts(run),
-        "transfers": {**transfers, "sequence": np.arange(len(transfers["time"]))},
-        "fills": {**fills, "sequence": np.arange(len(fills["time"]))},
-        "account_snapshots": table([(*row, 0) for row in rows["snapshots"]], snapshots + " open_orders"),
-        "position_snapshots": table(rows["positions"], positions),
-        "balance_snapshots": table(rows["balances"], "time account asset amount"),
-        "margin_rates": table([], "time account initial_margin_rate maintenance_margin_rate"),
-        "default_events": table(_merged_events(rows["events"]), events),
-        "insurance_fund": _columns([fund_at_start, *rows["fund"]], "time balance_usd change_usd reason"),
+        "market_bars": {
+            "time": bars["time"],
+            "market": markets[bars["market"]],
+            "mark_close": bars["close"],
+            "index_close": bars["index"],
+            "mark_open": bars["opening"],
+            "mark_high": bars["high"],
+            "mark_low": bars["low"],
+            "volume_usd": bars["volume"],
+            "open_interest_usd": bars["open_interest"],
+        },
+        "book_depth": {
+            "time": booked["time"],
+            "market": markets[booked["market"]],
+            "best_bid": booked["bid"],
+            "best_ask": booked["ask"],
+            "distance_bps": np.tile(np.array(DISTANCES_BPS), (len(booked), 1)),
+            "bid_usd": resting,
+            "ask_usd": resting,
+        },
+        "funding": {
+            "time": paid["time"],
+            "market": markets[paid["market"]],
+            "funding_rate": paid["funding"],
+        },
     }

@@ -1,87 +1,448 @@
-"""Who trades on the generated venue: habits that differ from account to account.
+"""What traders do when they look at their account: arrive, open, add, cut, pay in, take profits, leave.
 
-Sizes and leverage follow what whole populations of real venues show: median leverage 3 and 8.5 at the
-ninth decile, equity that spreads over decades with a heavy upper tail. No habit says who will default;
-that follows from leverage, prices and the arithmetic.
+Habits differ by account (`exchange.simulation.population`). No trade that adds risk and no withdrawal
+leaves collateral under initial margin. The nearer a margin call, the more often an owner looks.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import numpy as np
-import numpy.typing as npt
 
-from exchange.simulation.prices import BARS_A_DAY
-from exchange.units import DAY_US
+from exchange.compiled import compiled
+from exchange.simulation.chance import normal_quantile, uniform
+from exchange.simulation.closing import look
+from exchange.simulation.ledger import (
+    figures,
+    holds,
+    initial_margin_usd,
+    micro,
+    sell_pledged,
+    snapshot,
+    sweep_dust,
+    transfer,
+    weakest,
+)  # fmt: skip
+from exchange.simulation.market import (
+    fits_margin,
+    initial_rate_now,
+    largest_holding,
+    most_lots,
+    order_ticks,
+    send,
+)  # fmt: skip
+from exchange.simulation.state import (
+    ABSENT,
+    CARRY,
+    INTENDED,
+    MAKER,
+    MICRO,
+    NONE,
+    NOW_S,
+    OPENED,
+    PRESENT,
+    TRADE,
+    World,
+    stamp,
+)  # fmt: skip
+from exchange.simulation.watch import LEVELS, enlist, watch
+from exchange.units import DAY_S
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-ISOLATED_SHARE = 0.1
-PRESENT_SHARE = 0.65
-"""Of the accounts that exist when the run starts; the others arrive during it."""
-TOKEN_SHARE = 0.15
-"""Of the cross accounts that also pledge the token."""
-LINKED_SHARE = 0.15
+NOTHING, REDUCE, OPEN, LEAVE = np.arange(4)
+"""What a trader can mean to do; with a market and a share of the position, or signed dollars to open."""
+LEAST_ORDER_USD = 5.0
+CUSHION = 1.02
+"""Collateral over initial margin that a withdrawal leaves."""
 
 
-class People(NamedTuple):
-    """Habits, one row an account."""
-
-    leverage: Floats
-    """Gross notional over equity that the trader aims for."""
-    deals_a_day: Floats
-    long_share: Floats
-    trend: Floats
-    """How far the last day's move sways the side taken; positive follows it."""
-    rescue: Floats
-    """Chance of answering margin stress with a deposit rather than by selling."""
-    favour: Floats
-    """(accounts, markets) cumulative preference."""
-    deposit_usd: Floats
-    token_usd: Floats
-    """Value of the token brought along when the account opens."""
-    isolated: npt.NDArray[np.uint8]
-    arrival_bar: Ints
-    opened_us: Ints
-    """Opening before the warm-up; -1 where the bar of arrival decides."""
-    owner: Ints
-    """Number of the owner, -1 where not known."""
+@compiled
+def draw(world: World, account: int) -> float:
+    """The account's next random number, uniform in (0, 1)."""
+    state = world.account[account]
+    state.draws += np.uint64(1)
+    return uniform(state.key, state.draws)
 
 
-def population(
-    accounts: int, markets: int, first_bar: int, start_bar: int, last_bar: int, start_us: int,
-    rng: np.random.Generator,
-) -> People:  # fmt: skip
-    """Draw `accounts` traders who are there from `first_bar` on or arrive between start and last bar."""
-    leverage = np.clip(rng.lognormal(np.log(4.2), 0.85, accounts), 0.3, 40.0)
-    wealth = np.clip(rng.lognormal(np.log(400.0), 2.0, accounts), 10.0, 400_000.0)
-    isolated = (rng.random(accounts) < ISOLATED_SHARE).astype(np.uint8)
-    pledged = (rng.random(accounts) < TOKEN_SHARE) & (isolated == 0)
-    token_usd = np.where(pledged, wealth * rng.uniform(0.3, 0.9, accounts), 0.0)
+@compiled
+def draw_exponential(world: World, account: int, mean: float) -> float:
+    """Exponential with a mean."""
+    return -math.log(draw(world, account)) * mean
 
-    # few follow alike tastes: each trader's own Dirichlet draw around the venue's order of markets
-    popularity = 1.0 / (1.0 + np.arange(markets))
-    taste = rng.gamma(np.broadcast_to(1.2 * popularity, (accounts, markets))) + 1e-6
-    favour = np.cumsum(taste / taste.sum(axis=1, keepdims=True), axis=1)
 
-    present = rng.random(accounts) < PRESENT_SHARE
-    arrival = np.where(present, first_bar, rng.integers(start_bar, max(last_bar, start_bar + 1), accounts))
-    age_us = (rng.exponential(90.0, accounts) * DAY_US).astype(np.int64) + 2 * DAY_US
-    linked = rng.random(accounts) < LINKED_SHARE
-    owner = np.where(linked, rng.integers(0, accounts // 20 + 1, accounts), np.arange(accounts) + accounts)
-    return People(
-        leverage=leverage,
-        deals_a_day=np.clip(rng.lognormal(np.log(1.0), 1.0, accounts), 0.05, 0.1 * BARS_A_DAY),
-        long_share=rng.beta(4.2, 2.8, accounts),
-        trend=rng.normal(0.08, 0.15, accounts),
-        rescue=np.where(rng.random(accounts) < 0.5, rng.uniform(0.1, 0.9, accounts), 0.0),
-        favour=favour,
-        deposit_usd=np.round(wealth - token_usd, 2),
-        token_usd=token_usd,
-        isolated=isolated,
-        arrival_bar=arrival.astype(np.int64),
-        opened_us=np.where(present, start_us - age_us, -1),
-        owner=np.where(rng.random(accounts) < 0.95, owner, -1),
-    )
+@compiled
+def turbulence(world: World) -> float:
+    """Fast over calm volatility of the leading market."""
+    row = world.market[0]
+    return math.sqrt(row.variance / row.calm_variance)
+
+
+@compiled
+def hurry(world: World, ratio: float) -> float:
+    """Looks a day for fear of a margin call: none above the first level, more the nearer it is."""
+    return world.settings[0].stress_a_day * max(LEVELS[0] - ratio, 0.0) ** world.settings[0].stress_power
+
+
+@compiled
+def plan(world: World, account: int) -> None:
+    """Draw when the owner looks next."""
+    state = world.account[account]
+    mood = min(max(turbulence(world), 0.5), world.settings[0].most_mood)
+    looks = (state.deals_a_day + hurry(world, state.ratio)) * mood
+    wait_s = draw_exponential(world, account, DAY_S / looks)
+    enlist(world, account, world.clock[NOW_S] + 1 + np.int64(min(wait_s, 1e8)))
+
+
+@compiled
+def come_near(world: World, account: int, before: float) -> None:
+    """An account fell to a lower level of its margin ratio: stop orders go off, other owners look sooner."""
+    state = world.account[account]
+    if state.kind >= MAKER or state.closing != 0 or state.ratio >= before:
+        return
+    if state.ratio <= state.stop * 1.01 and before > state.stop:
+        enlist(world, account, world.clock[NOW_S] + 1 + np.int64(draw_exponential(world, account, 5.0)))
+    else:
+        plan(world, account)
+
+
+@compiled
+def visit(world: World, account: int) -> None:
+    """The owner looks at the account and may act; plans the next look."""
+    state = world.account[account]
+    action, market, amount = NOTHING, NONE, 0.0
+    if state.status == ABSENT:
+        _arrive(world, account)
+        action, market, amount = _open_more(world, account, _favourite(world, account))
+        if state.kind == CARRY:
+            action, market, amount = _carry(world, account)
+    elif state.closing == 0:
+        ratio = watch(world, account)
+        fear = hurry(world, ratio)
+        if ratio <= state.stop * 1.02:
+            action, market, amount = REDUCE, largest_holding(world, account, NONE), 1.0
+        elif draw(world, account) * (fear + state.deals_a_day) < fear:
+            action, market, amount = _answer_call(world, account)
+        elif state.kind == CARRY:
+            action, market, amount = _carry(world, account)
+        else:
+            action, market, amount = _decide(world, account)
+    else:
+        plan(world, account)
+        return
+    first, last = market, market + 1
+    if action == LEAVE:
+        first, last = 0, world.market.shape[0]
+    if action != NOTHING:
+        for each in range(first, last):
+            if action == OPEN:
+                lots, aside = _order_to_open(world, account, each, amount)
+            else:
+                lots, aside = _order_to_reduce(world, account, each, amount), 0
+            if lots != 0:
+                _place(world, account, each, lots, aside)
+    _tidy(world, account, action)
+    look(world, account)
+    if state.status == PRESENT:
+        plan(world, account)
+
+
+@compiled
+def _place(world: World, account: int, market: int, lots: int, aside: int) -> None:
+    """Send an order that was found to fit; what was set aside for an isolated one comes back if nothing fills."""
+    row = world.market[market]
+    filled = send(world, account, market, lots, order_ticks(world, market, lots), row.taker_fee, TRADE)
+    position = world.position[account, market]
+    if filled == 0 and aside > 0:
+        position.collateral -= aside
+        world.account[account].cash += aside
+    elif aside >= 0 and position.lots * lots > 0:
+        world.purse[OPENED] += micro(filled * row.lot * row.mark)
+
+
+@compiled
+def _tidy(world: World, account: int, action: int) -> None:
+    """After acting: go away if that was meant, repay what is owed, and say what shows in no other row."""
+    state = world.account[account]
+    told = state.isolated != 0 or state.visits == 1
+    if state.held == np.uint64(0):
+        if action == LEAVE or state.cash < 0:
+            sell_pledged(world, account)
+            sweep_dust(world, account)
+            told = True
+        if action == LEAVE:
+            if state.cash > 0:
+                transfer(world, account, -state.cash)
+            for asset in range(1, world.amount.shape[1]):
+                world.amount[account, asset] = 0
+            state.visits = 0
+            _go(world, account, 5.0)
+    if told:
+        snapshot(world, account, stamp(world))
+        state.visits = min(state.visits + 1, 1_000) if state.visits > 0 else 0
+
+
+@compiled
+def wiped_out(world: World, account: int) -> None:
+    """Half of those who lost nearly everything come back within days, most others not in time."""
+    state = world.account[account]
+    if state.kind >= MAKER or state.held != np.uint64(0) or state.status == ABSENT:
+        return
+    equity, _, _, _, _, _ = figures(world, account, NONE)
+    if equity * MICRO < 0.1 * state.deposit:
+        _go(world, account, 1.5 if draw(world, account) < 0.5 else 60.0)
+    else:
+        plan(world, account)
+
+
+@compiled
+def _go(world: World, account: int, mean_days: float) -> None:
+    """Be away for a while."""
+    state = world.account[account]
+    state.status = ABSENT
+    state.paid_in = 0
+    wait_s = draw_exponential(world, account, mean_days * DAY_S)
+    enlist(world, account, world.clock[NOW_S] + 60 + np.int64(min(wait_s, 1e8)))
+
+
+@compiled
+def _arrive(world: World, account: int) -> None:
+    """Pay in, and the first time bring what is pledged."""
+    state = world.account[account]
+    amount = float(state.deposit)
+    if state.visits == 0:
+        if state.pledge > 0:
+            price = world.asset[state.pledge_asset].price
+            world.amount[account, state.pledge_asset] += np.int64(state.pledge / price)
+    else:
+        amount *= 0.2 + 0.8 * draw(world, account)
+    paid = max(np.int64(amount) // 10_000 * 10_000, np.int64(LEAST_ORDER_USD * MICRO))
+    state.visits = 1
+    state.status = PRESENT
+    transfer(world, account, paid)
+
+
+@compiled
+def _answer_call(world: World, account: int) -> tuple[int, int, float]:
+    """Near a margin call: pay in more, or close a part of the weakest position."""
+    state = world.account[account]
+    weak = weakest(world, account) if state.isolated else NONE
+    if draw(world, account) < state.rescue:
+        _, _, _, needed, _, _ = figures(world, account, weak)
+        amount = np.int64(needed * MICRO * (1.0 + 2.0 * draw(world, account)))
+        amount = min(amount, state.deposit) // 10_000 * 10_000
+        if amount >= MICRO:
+            transfer(world, account, amount)
+            if weak >= 0:
+                state.cash -= amount
+                world.position[account, weak].collateral += amount
+            return NOTHING, NONE, 0.0
+    return REDUCE, largest_holding(world, account, weak), 0.3 + 0.7 * draw(world, account)
+
+
+@compiled
+def _decide(world: World, account: int) -> tuple[int, int, float]:
+    """An ordinary decision: leave, pay in, take out, reduce, turn round, add."""
+    state = world.account[account]
+    equity, _, _, _, _, _ = figures(world, account, NONE)
+    held = state.held != np.uint64(0)
+    choice = draw(world, account)
+    if choice < (0.01 if held else 0.03) or (not held and equity < 2.0 * LEAST_ORDER_USD):
+        return LEAVE, NONE, 1.0
+    if choice < 0.06:
+        amount = np.int64(state.deposit * (0.1 + 0.4 * draw(world, account))) // 10_000 * 10_000
+        transfer(world, account, max(amount, np.int64(MICRO)))
+        return NOTHING, NONE, 0.0
+    if choice < 0.16:
+        _take_out(world, account, equity)
+        return NOTHING, NONE, 0.0
+    market = _favourite(world, account)
+    share = 0.0
+    if held:
+        market, share = _manage(world, account, market, choice)
+    if share > 0.0:
+        return REDUCE, market, share
+    return _open_more(world, account, market)
+
+
+@compiled
+def _manage(world: World, account: int, favourite: int, choice: float) -> tuple[int, float]:
+    """Which position to reduce and by what share, 0 to add: the stubborn add to losers, others cut them."""
+    state = world.account[account]
+    market = _one_of_held(world, account)
+    position = world.position[account, market]
+    row = world.market[market]
+    losing = position.lots * row.lot * row.mark * MICRO < position.cost
+    if losing and draw(world, account) < state.stubborn:
+        return market, 0.0
+    if choice < 0.42:
+        return market, 1.0
+    if choice < 0.52:
+        return market, 0.2 + 0.5 * draw(world, account)
+    if choice < 0.57:
+        # an isolated position is closed rather than turned: its collateral would have to be set anew
+        return market, 1.0 if state.isolated else 2.0
+    return (market if draw(world, account) < 0.6 else favourite), 0.0
+
+
+@compiled
+def _take_out(world: World, account: int, equity_usd: float) -> None:
+    """Withdraw a part of what was gained, as far as initial margin allows."""
+    state = world.account[account]
+    free = float(state.cash)
+    if not state.isolated:
+        _, collateral, initial, _, _, _ = figures(world, account, NONE)
+        free = min(free, (collateral - CUSHION * initial) * MICRO)
+    amount = min(free, equity_usd * MICRO - state.paid_in) * (0.3 + 0.6 * draw(world, account))
+    taken = np.int64(amount) // 10_000 * 10_000
+    if taken >= MICRO:
+        transfer(world, account, -taken)
+
+
+@compiled
+def _one_of_held(world: World, account: int) -> int:
+    """A market drawn from those held, each as likely."""
+    count = 0
+    for market in range(world.market.shape[0]):
+        if holds(world, account, market):
+            count += 1
+    left = np.int64(draw(world, account) * count)
+    for market in range(world.market.shape[0]):
+        if holds(world, account, market):
+            if left == 0:
+                return market
+            left -= 1
+    return 0
+
+
+@compiled
+def _favourite(world: World, account: int) -> int:
+    """A market drawn from the trader's taste."""
+    drawn = draw(world, account)
+    for market in range(world.market.shape[0]):
+        if drawn < world.taste[account, market]:
+            return market
+    return world.market.shape[0] - 1
+
+
+@compiled
+def _side(world: World, account: int, market: int) -> int:
+    """1 to buy, -1 to sell: that of the position if there is one, else as habit and trend have it."""
+    state = world.account[account]
+    held = world.position[account, market].lots
+    if held != 0:
+        return 1 if held > 0 else -1
+    row = world.market[market]
+    moved = math.log(row.outside / row.day_ago)
+    chance = state.long_share + state.trend * math.tanh(moved / 0.04)
+    return 1 if draw(world, account) < chance else -1
+
+
+@compiled
+def _open_more(world: World, account: int, market: int) -> tuple[int, int, float]:
+    """Open or increase towards the trader's leverage: the signed dollars to trade."""
+    side = _side(world, account, market)
+    equity, _, _, _, gross, _ = figures(world, account, NONE)
+    scatter = math.exp(0.3 * normal_quantile(draw(world, account)))
+    aimed = equity * world.account[account].leverage * scatter
+    return OPEN, market, side * max(aimed - gross, 0.0) * (0.6 + 0.4 * draw(world, account))
+
+
+@compiled
+def _carry(world: World, account: int) -> tuple[int, int, float]:
+    """Stand on the side that funding pays, against spot held elsewhere; out where it pays nothing."""
+    market = largest_holding(world, account, NONE)
+    if market < 0:
+        market = _favourite(world, account)
+    row = world.market[market]
+    expected = row.premium / row.premium_s if row.premium_s > 0.0 else row.funding
+    held = world.position[account, market].lots
+    pays = -1 if max(expected, row.funding) > 0.0 else 1
+    if held * pays < 0 or abs(row.funding) < 2e-5:
+        return (REDUCE if held != 0 else NOTHING), market, 1.0
+    equity, _, _, _, gross, _ = figures(world, account, NONE)
+    missing = equity * world.account[account].leverage - gross
+    if missing > 0.1 * gross:
+        return OPEN, market, pays * missing
+    if missing < -0.2 * gross:
+        return REDUCE, market, min(-missing / gross, 1.0)
+    return NOTHING, market, 0.0
+
+
+@compiled
+def _order_to_reduce(world: World, account: int, market: int, share: float) -> int:
+    """Lots that close a share of a position, all of it if the rest would be too small to keep; 0 for none.
+
+    Nobody sells into a book so thin that it would eat up what stands behind the position. A share of two
+    turns the position round, if margin allows it.
+    """
+    if not holds(world, account, market):
+        return 0
+    row = world.market[market]
+    held = world.position[account, market].lots
+    each_usd = row.lot * row.mark
+    lots = np.int64(math.ceil(abs(held) * share))
+    if share <= 1.0 and (abs(held) - lots) * each_usd < LEAST_ORDER_USD:
+        lots = abs(held)
+    lots = min(lots, most_lots(world, market))
+    if lots == 0:
+        return 0
+    order = -lots if held > 0 else lots
+    ticks = order_ticks(world, market, order)
+    cost_usd = lots * row.lot * abs(ticks * row.tick - row.mark)
+    only = market if world.account[account].isolated else NONE
+    equity, _, _, _, _, _ = figures(world, account, only)
+    if cost_usd > 0.5 * equity or not fits_margin(world, account, market, order, ticks, row.taker_fee):
+        return 0
+    return order
+
+
+@compiled
+def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -> tuple[int, int]:
+    """Lots to buy (positive) or sell for up to `wanted_usd`, and micro-dollars set aside for them.
+
+    Halved until initial margin is met and the book is not swept; 0 where even the least order does not fit.
+    """
+    state = world.account[account]
+    row = world.market[market]
+    each_usd = row.lot * row.mark
+    size_usd = min(abs(wanted_usd), world.settings[0].most_order * row.depth)
+    if size_usd < LEAST_ORDER_USD:
+        return 0, 0
+    lots = np.int64(size_usd / each_usd)
+    world.purse[INTENDED] += micro(lots * each_usd)
+    lots = min(lots, most_lots(world, market))
+    for _ in range(5):
+        if lots * each_usd < LEAST_ORDER_USD:
+            return 0, 0
+        order = lots if wanted_usd > 0.0 else -lots
+        ticks = order_ticks(world, market, order)
+        aside = _aside(world, account, market, order, ticks) if state.isolated else 0
+        position = world.position[account, market]
+        if aside == 0 or aside <= state.cash:
+            state.cash -= aside
+            position.collateral += aside
+            if fits_margin(world, account, market, order, ticks, row.taker_fee):
+                return order, aside
+            position.collateral -= aside
+            state.cash += aside
+        lots //= 2
+    return 0, 0
+
+
+@compiled
+def _aside(world: World, account: int, market: int, order: int, ticks: int) -> int:
+    """Micro-dollars to set aside for an isolated order: its share of leverage, and enough for initial margin."""
+    state = world.account[account]
+    row = world.market[market]
+    price = ticks * row.tick
+    added_usd = abs(order) * row.lot * row.mark
+    held_usd = abs(world.position[account, market].lots) * row.lot * row.mark
+    standing_usd = 0.0
+    if held_usd > 0.0:
+        _, standing_usd, _, _, _, _ = figures(world, account, market)
+    after_usd = held_usd + added_usd
+    rate = max(initial_rate_now(world, market, after_usd), state.initial_rate)
+    needed = max(initial_margin_usd(world, market, after_usd), after_usd * rate)
+    cost = abs(order) * row.lot * (abs(price - row.mark) + price * row.taker_fee)
+    least = 1.05 * needed + cost - standing_usd
+    return np.int64(max(added_usd / state.leverage, least) * MICRO) + 10

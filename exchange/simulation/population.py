@@ -1,0 +1,205 @@
+"""Who trades on a simulated venue: kinds of traders with their own habits, mixed by share.
+
+Wealth and leverage follow a whole population of a real venue (Drift: equity 10% $9, median $154, 90% $6.6k,
+99% $78k; leverage median 3.0, 75% 5.5, 90% 8.5, 99% 13.7). No habit says who will default; that follows from
+leverage, prices and the arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.errors import InputError
+from exchange.simulation.state import (
+    ABSENT,
+    ACCOUNT_ROW,
+    BACKSTOP,
+    CARRY,
+    HEDGER,
+    KIND_NAMES,
+    LINKED,
+    MAKER,
+    MICRO,
+    MOMENTUM,
+    RETAIL,
+    REVERSAL,
+    WHALE,
+)  # fmt: skip
+from exchange.units import DAY_S
+
+Floats = npt.NDArray[np.float64]
+
+
+class Habits(NamedTuple):
+    """What the traders of one kind have in common; medians and spreads of their own."""
+
+    share: float
+    """Of all traders."""
+    leverage: float
+    """Median of gross notional over equity that is aimed for."""
+    wealth: float
+    """Median deposit over that of the whole population."""
+    deals_a_day: float
+    long_share: float
+    trend: float
+    """How far the last day's move sways the side taken; positive follows it."""
+    rescuers: float
+    """Share of traders who answer a margin call with a deposit, with a chance of their own."""
+    stubborn: float
+    """Chance that a loser is added to rather than cut, when it is acted on."""
+
+
+MIX: dict[int, Habits] = {
+    RETAIL: Habits(0.55, 3.3, 1.0, 1.2, 0.62, 0.05, 0.5, 0.25),
+    MOMENTUM: Habits(0.14, 2.8, 1.5, 1.8, 0.52, 0.45, 0.3, 0.1),
+    REVERSAL: Habits(0.08, 2.4, 1.5, 1.8, 0.50, -0.45, 0.4, 0.4),
+    CARRY: Habits(0.05, 1.8, 20.0, 0.7, 0.0, 0.0, 1.0, 0.0),
+    HEDGER: Habits(0.05, 1.5, 8.0, 0.3, 0.04, 0.0, 0.9, 0.5),
+    WHALE: Habits(0.005, 2.5, 300.0, 0.6, 0.65, 0.1, 0.6, 0.6),
+    LINKED: Habits(0.125, 3.6, 1.0, 1.2, 0.58, 0.1, 0.4, 0.25),
+}
+"""Kinds and what they do. Shares and medians fitted to the quantiles above; the rest swept."""
+
+WEALTH_MEDIAN_USD = 190.0
+WEALTH_BELOW, WEALTH_ABOVE = 2.0, 2.75
+"""Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
+LEAST_WEALTH_USD, MOST_WEALTH_USD = 6.0, 5e6
+LEVERAGE_SPREAD = 0.75
+LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 14.0
+DEALS_SPREAD = 1.0
+ISOLATED_SHARE = 0.1
+PRESENT_SHARE = 0.65
+"""Of the accounts that exist when the run starts; the others arrive during it."""
+PLEDGE_SHARE = 0.15
+"""Of the cross accounts that also pledge another asset than dollars."""
+STOP_SHARE = 0.25
+"""Of traders who leave a stop order near forced closing."""
+GROUP = 8
+"""Accounts of one owner among the linked, on average."""
+MAKERS_PER_ACCOUNT = 1 / 250
+LEAST_MAKERS = 4
+
+
+class Population(NamedTuple):
+    """Accounts as they are before the run: traders first, then makers, then the backstop."""
+
+    account: npt.NDArray[Any]
+    taste: npt.NDArray[np.float32]
+    opened_s: npt.NDArray[np.int64]
+    """When an account says that it was opened, seconds from the first minute."""
+
+
+def makers_for(accounts: int) -> int:
+    """How many market makers a venue of so many traders has."""
+    return max(LEAST_MAKERS, round(accounts * MAKERS_PER_ACCOUNT))
+
+
+def _wealth(rng: np.random.Generator, count: int) -> Floats:
+    drawn = rng.standard_normal(count)
+    spread = np.where(drawn > 0.0, WEALTH_ABOVE, WEALTH_BELOW)
+    return np.asarray(WEALTH_MEDIAN_USD * np.exp(drawn * spread))
+
+
+def population(
+    accounts: int, popularity: Floats, assets: int, trading_s: int, start_s: int, end_s: int,
+    rng: np.random.Generator, mix: dict[int, Habits] = MIX,
+) -> Population:  # fmt: skip
+    """Draw `accounts` traders, with makers and the backstop after them.
+
+    Most are there from `trading_s` on, the others arrive between `start_s` and `end_s` (seconds from the
+    first minute). Raises InputError for no traders and for a mix whose shares are not shares.
+    """
+    if accounts < 1:
+        raise InputError(f"accounts must be at least 1, not {accounts}")
+    shares = np.array([habits.share for habits in mix.values()])
+    if not (np.isfinite(shares).all() and (shares >= 0.0).all() and shares.sum() > 0.0):
+        named = {KIND_NAMES[kind]: habits.share for kind, habits in mix.items()}
+        raise InputError(f"shares of kinds of traders must be at least 0 and not all 0, not {named}")
+    markets, makers = len(popularity), makers_for(accounts)
+    total = accounts + makers + 1
+    out = np.zeros(total, ACCOUNT_ROW)
+    trader = slice(0, accounts)
+    kinds = rng.choice(list(mix), accounts, p=shares / shares.sum())
+    kinds = kinds[np.argsort(rng.random(accounts))]
+    of = {name: np.empty(accounts) for name in Habits._fields}
+    for kind, habits in mix.items():
+        for name, value in zip(Habits._fields, habits, strict=True):
+            of[name][kinds == kind] = value
+
+    wealth = np.clip(_wealth(rng, accounts) * of["wealth"], LEAST_WEALTH_USD, MOST_WEALTH_USD)
+    spread = rng.lognormal(0.0, LEVERAGE_SPREAD, accounts)
+    out["kind"][trader] = kinds
+    out["leverage"][trader] = np.clip(of["leverage"] * spread, LEAST_LEVERAGE, MOST_LEVERAGE)
+    out["deals_a_day"][trader] = np.clip(
+        of["deals_a_day"] * rng.lognormal(-0.5 * DEALS_SPREAD**2, DEALS_SPREAD, accounts), 0.05, 60.0
+    )
+    sway = rng.normal(0.0, 0.18, accounts)
+    out["long_share"][trader] = np.clip(of["long_share"] + sway, 0.0, 1.0)
+    out["trend"][trader] = of["trend"] + rng.normal(0.0, 0.1, accounts)
+    rescues = rng.random(accounts) < of["rescuers"]
+    out["rescue"][trader] = np.where(rescues, rng.uniform(0.2, 0.95, accounts), 0.0)
+    out["stubborn"][trader] = of["stubborn"]
+    stops = rng.choice([1.2, 1.5, 2.0], accounts)
+    out["stop"][trader] = np.where(rng.random(accounts) < STOP_SHARE, stops, 0.0)
+    out["isolated"][trader] = (rng.random(accounts) < ISOLATED_SHARE) & ~np.isin(
+        kinds, (CARRY, HEDGER, WHALE)
+    )
+
+    # few follow alike tastes: each trader's own Dirichlet draw around the venue's order of markets
+    liking = rng.gamma(np.broadcast_to(3.0 * popularity / popularity.max(), (accounts, markets))) + 1e-6
+    whales = np.flatnonzero(kinds == WHALE)
+    thin = np.argsort(popularity)[: max(1, markets // 2)]
+    liking[whales] = 1e-9
+    liking[whales, rng.choice(thin, len(whales))] = 1.0
+    owner = np.where(rng.random(accounts) < 0.95, np.arange(accounts) + accounts, -1)
+    linked = np.flatnonzero(kinds == LINKED)
+    groups = rng.integers(0, max(1, len(linked) // GROUP), len(linked))
+    owner[linked] = groups
+    # accounts of one owner do the same thing: one market, one side
+    side = rng.random(groups.max(initial=0) + 1) < mix.get(LINKED, MIX[RETAIL]).long_share
+    out["long_share"][linked] = np.where(side[groups], 0.97, 0.03)
+    pick = rng.choice(markets, len(side), p=popularity / popularity.sum())
+    liking[linked] *= 0.02
+    liking[linked, pick[groups]] += 3.0
+    taste = np.zeros((total, markets), np.float32)
+    taste[trader] = np.cumsum(liking / liking.sum(axis=1, keepdims=True), axis=1)
+    taste[:, -1] = 1.0
+    out["owner"] = -1
+    out["owner"][trader] = owner
+
+    pledges = (rng.random(accounts) < PLEDGE_SHARE) & (out["isolated"][trader] == 0) & (assets > 1)
+    pledge = np.where(pledges, wealth * rng.uniform(0.3, 0.9, accounts), 0.0)
+    out["pledge"][trader] = (pledge * MICRO).astype(np.int64)
+    out["pledge_asset"][trader] = rng.integers(1, max(assets, 2), accounts)
+    out["deposit"][trader] = (np.round(wealth - pledge, 2) * MICRO).astype(np.int64)
+
+    present = rng.random(accounts) < PRESENT_SHARE
+    # those who are there already come in over the first quarter of the warm-up
+    early = trading_s + rng.integers(0, max((start_s - trading_s) // 4, 1), accounts)
+    out["first_s"][trader] = np.where(
+        present, early, rng.integers(start_s + 60, max(end_s, start_s + 61), accounts)
+    )
+    age_s = (rng.exponential(90.0 * DAY_S, accounts)).astype(np.int64) + int(2 * DAY_S)
+    opened_s = np.full(total, start_s - int(400 * DAY_S), np.int64)
+    opened_s[trader] = np.where(present, start_s - age_s, -1)
+
+    maker = slice(accounts, accounts + makers)
+    out["kind"][maker], out["kind"][-1] = MAKER, BACKSTOP
+    out["leverage"][accounts:] = 1.0
+    out["first_s"][accounts:] = trading_s
+    out["status"] = ABSENT
+    out["minute"] = -1
+    out["key"] = rng.integers(0, 2**63, total, np.uint64)
+    return Population(out, taste, opened_s)
+
+
+def intended_usd(people: Population, markets: int) -> Floats:
+    """Notional by market that the traders present at the start mean to hold: what a new venue's books are scaled to."""
+    account = people.account
+    present = (account["kind"] < MAKER) & (people.opened_s >= -(2**62)) & (account["deposit"] > 0)
+    equity = (account["deposit"] + account["pledge"]) / MICRO * present
+    share = np.diff(people.taste.astype(np.float64), axis=1, prepend=0.0)
+    return np.asarray((np.minimum(equity, 1e5) * account["leverage"]) @ share)[:markets] * PRESENT_SHARE
