@@ -25,6 +25,7 @@ from exchange.simulation.state import (
     FULL,
     LOGGED,
     MAKER,
+    NIL,
     NOW_S,
     PRESENT,
     RECORDING,
@@ -40,6 +41,8 @@ from exchange.units import DAY_S, HOUR_S
 
 DAY_MINUTES = 1_440
 HISTORY_BAR_MINUTES = 5
+MAKER_SECONDS = 15
+"""Makers look after their margin this often where every second is looked at."""
 PRICE_SLACK = 0.0005
 """By how much a mark may leave the outside price's range within a calm minute when the worst is tried."""
 
@@ -106,14 +109,19 @@ def _close_by_force(world: World) -> None:
 
 
 @compiled
-def _hourly(world: World) -> None:
-    """Books follow the open interest of their markets; every account is looked at, as funding changes it."""
+def _deepen(world: World) -> None:
+    """Books follow the open interest of their markets."""
     weight = min(HOUR_S / (world.settings[0].depth_days * DAY_S), 1.0)
     for market in range(world.market.shape[0]):
         row = world.market[market]
         open_usd = row.open_lots * row.lot * row.mark
         calm_usd = max(row.depth_share * open_usd, row.least_depth)
         row.base_depth += weight * (calm_usd - row.base_depth)
+
+
+@compiled
+def _look_at_all(world: World) -> None:
+    """Look at every account that holds anything, as funding has changed them all."""
     for account in range(world.account.shape[0]):
         if world.account[account].held != np.uint64(0):
             look(world, account)
@@ -165,6 +173,8 @@ def _visits_until(world: World, minute: int, until_s: int) -> np.ndarray:
         if world.account[account].next_s <= until_s:
             count += 1
         account = world.account[account].next_link
+    if count == 0:
+        return np.empty(0, np.int64)
     who = np.empty(count, np.int64)
     when = np.empty(count, np.int64)
     count = 0
@@ -209,7 +219,7 @@ def run_minutes(
         for number in range(1, world.asset.shape[0]):
             world.asset[number].price = asset_price[max(minute - 1, 0), number]
         seconds = 1
-        second = 0
+        second = NIL
         while second < seconds:
             set_clock(world, now_s + second)
             elapsed_s = float(now_s + second - world.clock[RUNNING_S])
@@ -220,20 +230,24 @@ def run_minutes(
                 # before anybody trades a bar every five minutes says enough
                 if minute >= trading or minute % HISTORY_BAR_MINUTES == 0:
                     _record_bars(world)
+                paid = False
                 for market in range(markets):
                     world.market[market].day_ago = opening[max(minute - DAY_MINUTES, 0), market]
                     if (start_s + now_s) % funding_s[market] == 0 and minute > 0:
                         settle_funding(world, market, funding_s[market] / (8.0 * HOUR_S))
+                        paid = True
                 if minute < trading:
                     break
                 if now_s % 3_600 == 0:
-                    _hourly(world)
+                    _deepen(world)
+                if paid:
+                    _look_at_all(world)
                 begins = minute >= recording and world.clock[RECORDING] == 0
                 if begins:
                     world.clock[RECORDING] = 1
                 if (start_s + now_s) % 86_400 == 0 or begins:
                     _daily(world)
-            if second % 5 == 0:
+            if second % MAKER_SECONDS == 0:
                 count_makers(world)
             _call_margin(world)
             if world.clock[ACTIVE] > 0:

@@ -55,6 +55,8 @@ class Scenario(NamedTuple):
     most_fall_minutes: int
     bursts: float
     """Concentration of the Dirichlet shares of the minutes of the fall: below one a single minute rules."""
+    onset: float
+    """The minutes of the fall follow sin(pi * t**onset) of the time t gone, 0 to 1: below one it begins fast."""
     least_recovery: float
     """Share of the fall that is won back, in dollars."""
     most_recovery: float
@@ -73,13 +75,14 @@ _DEFAULT = Scenario(
     earliest=0.2,
     latest=0.92,
     shortest_days=3.0,
-    least_fall=0.08,
-    most_fall=0.18,
+    least_fall=0.06,
+    most_fall=0.12,
     small_coin_fall=0.0,
     deepest_fall=0.6,
     least_fall_minutes=30,
     most_fall_minutes=90,
     bursts=0.8,
+    onset=1.0,
     least_recovery=0.35,
     most_recovery=0.6,
     least_recovery_minutes=60,
@@ -103,6 +106,7 @@ SCENARIOS: dict[str, Scenario] = {
         least_fall_minutes=12,
         most_fall_minutes=12,
         bursts=12.0,
+        onset=0.4,
         least_recovery=0.6,
         most_recovery=0.6,
         least_recovery_minutes=45,
@@ -350,7 +354,7 @@ def _crash(scenario: Scenario, habits: Habits, rng: np.random.Generator) -> tupl
     recovery = rng.uniform(scenario.least_recovery, scenario.most_recovery)
     log_back = np.log1p(-(1.0 - recovery) * -np.expm1(-log_fall)) + log_fall
 
-    bell = np.sin(np.pi * (np.arange(fall_minutes) + 0.5) / fall_minutes)
+    bell = np.sin(np.pi * ((np.arange(fall_minutes) + 0.5) / fall_minutes) ** scenario.onset)
     fading = np.exp(-5.0 * np.arange(back_minutes) / back_minutes)
     down, up = _shares(rng, bell, scenario.bursts), _shares(rng, fading, RECOVERY_BURSTS)
     moves = np.empty((fall_minutes + back_minutes, len(beta)))

@@ -1,11 +1,12 @@
 """Prices and books: how a market moves in a step, and what an order finds in it.
 
-    mid    = outside * exp(shift + push + skew)
-    oracle = outside * exp(shift + spillover * push)
+    mid    = outside * exp(shift + wave + push + skew)
+    oracle = outside * exp(shift + spillover * wave)
     depth  = base * liquidity * presence,  liquidity -> (fast volatility / calm volatility)^-thinning
 
-An order of size Q walks Q / depth percent of the mid and leaves the price there; a part of the push stays
-(`shift`), the rest decays with the book's resilience. Makers shift the price against their stock.
+An order of size Q walks Q / depth percent of the mid and leaves the price there. What ordinary orders do
+(`push`) is the venue's own and decays with the book's resilience; what forced orders do (`wave`) happens on
+all venues at once, as the same move closes accounts there, and a part of it stays (`shift`). Makers shift the price against their stock.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def quote(world: World, market: int) -> None:
     """Mid, oracle, depth and spread from the present state of a market; the mark is left alone."""
     s = world.settings[0]
     row = world.market[market]
-    row.mid = row.outside * math.exp(row.shift + row.push + row.skew)
-    row.oracle = row.outside * math.exp(row.shift + s.spillover * row.push)
+    row.mid = row.outside * math.exp(row.shift + row.wave + row.push + row.skew)
+    row.oracle = row.outside * math.exp(row.shift + s.spillover * row.wave)
     row.depth = row.base_depth * row.liquidity * row.presence
     turbulence = math.sqrt(row.variance / row.calm_variance)
     row.spread = min(row.calm_spread * max(turbulence, 0.7) ** s.spread_power, 0.05)
@@ -60,7 +61,11 @@ def move(world: World, market: int, outside: float, elapsed_s: float) -> None:
     before = row.mid
     row.previous_oracle = row.oracle
     row.outside = outside
-    row.push *= math.exp(-elapsed_s / s.resilience_s)
+    # the farther off the price, the more comes in from elsewhere to bring it back
+    off = abs(row.push) + abs(row.wave)
+    decay = math.exp(-elapsed_s / s.resilience_s * (1.0 + off / s.snap))
+    row.push *= decay
+    row.wave *= decay
     calm_depth = row.base_depth
     if calm_depth > 0.0:
         stock_usd = row.maker_lots * row.lot * before
@@ -241,8 +246,11 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
     if filled != 0:
         size_usd = abs(filled) * row.lot * row.mid
         push = math.copysign(walked(size_usd, row.depth), filled)
-        row.push += (1.0 - world.settings[0].permanent_share) * push
-        row.shift += world.settings[0].permanent_share * push
+        if kind == TRADE:
+            row.push += push
+        else:
+            row.wave += (1.0 - world.settings[0].permanent_share) * push
+            row.shift += world.settings[0].permanent_share * push
         quote(world, market)
     return abs(filled)
 

@@ -53,34 +53,36 @@ class Habits(NamedTuple):
 
 
 MIX: dict[int, Habits] = {
-    RETAIL: Habits(0.55, 3.3, 1.0, 1.2, 0.62, 0.05, 0.5, 0.25),
-    MOMENTUM: Habits(0.14, 2.8, 1.5, 1.8, 0.52, 0.45, 0.3, 0.1),
-    REVERSAL: Habits(0.08, 2.4, 1.5, 1.8, 0.50, -0.45, 0.4, 0.4),
-    CARRY: Habits(0.05, 1.8, 20.0, 0.7, 0.0, 0.0, 1.0, 0.0),
-    HEDGER: Habits(0.05, 1.5, 8.0, 0.3, 0.04, 0.0, 0.9, 0.5),
-    WHALE: Habits(0.005, 2.5, 300.0, 0.6, 0.65, 0.1, 0.6, 0.6),
-    LINKED: Habits(0.125, 3.6, 1.0, 1.2, 0.58, 0.1, 0.4, 0.25),
+    RETAIL: Habits(0.55, 7.0, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
+    MOMENTUM: Habits(0.14, 6.0, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
+    REVERSAL: Habits(0.08, 5.2, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
+    CARRY: Habits(0.05, 2.8, 10.0, 0.4, 0.0, 0.0, 1.0, 0.0),
+    HEDGER: Habits(0.05, 2.4, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
+    WHALE: Habits(0.005, 4.0, 100.0, 0.3, 0.65, 0.1, 0.6, 0.6),
+    LINKED: Habits(0.125, 7.2, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
 }
 """Kinds and what they do. Shares and medians fitted to the quantiles above; the rest swept."""
 
-WEALTH_MEDIAN_USD = 190.0
-WEALTH_BELOW, WEALTH_ABOVE = 2.0, 2.75
+WEALTH_MEDIAN_USD = 85.0
+WEALTH_BELOW, WEALTH_ABOVE = 2.1, 2.5
 """Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
 LEAST_WEALTH_USD, MOST_WEALTH_USD = 6.0, 5e6
-LEVERAGE_SPREAD = 0.75
-LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 14.0
+LEVERAGE_SPREAD = 0.85
+LEVERAGE_BY_WEALTH = 0.05
+"""Leverage falls with this power of wealth: large accounts are closed by force less often; fitted."""
+LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 25.0
 DEALS_SPREAD = 1.0
 ISOLATED_SHARE = 0.1
 PRESENT_SHARE = 0.65
 """Of the accounts that exist when the run starts; the others arrive during it."""
 PLEDGE_SHARE = 0.15
 """Of the cross accounts that also pledge another asset than dollars."""
-STOP_SHARE = 0.25
+STOP_SHARE = 0.4
 """Of traders who leave a stop order near forced closing."""
 GROUP = 8
 """Accounts of one owner among the linked, on average."""
 MAKERS_PER_ACCOUNT = 1 / 250
-LEAST_MAKERS = 4
+LEAST_MAKERS, MOST_MAKERS = 4, 40
 
 
 class Population(NamedTuple):
@@ -94,7 +96,7 @@ class Population(NamedTuple):
 
 def makers_for(accounts: int) -> int:
     """How many market makers a venue of so many traders has."""
-    return max(LEAST_MAKERS, round(accounts * MAKERS_PER_ACCOUNT))
+    return min(max(LEAST_MAKERS, round(accounts * MAKERS_PER_ACCOUNT)), MOST_MAKERS)
 
 
 def _wealth(rng: np.random.Generator, count: int) -> Floats:
@@ -132,7 +134,8 @@ def population(
     wealth = np.clip(_wealth(rng, accounts) * of["wealth"], LEAST_WEALTH_USD, MOST_WEALTH_USD)
     spread = rng.lognormal(0.0, LEVERAGE_SPREAD, accounts)
     out["kind"][trader] = kinds
-    out["leverage"][trader] = np.clip(of["leverage"] * spread, LEAST_LEVERAGE, MOST_LEVERAGE)
+    modest = (wealth / WEALTH_MEDIAN_USD) ** -LEVERAGE_BY_WEALTH
+    out["leverage"][trader] = np.clip(of["leverage"] * modest * spread, LEAST_LEVERAGE, MOST_LEVERAGE)
     out["deals_a_day"][trader] = np.clip(
         of["deals_a_day"] * rng.lognormal(-0.5 * DEALS_SPREAD**2, DEALS_SPREAD, accounts), 0.05, 60.0
     )

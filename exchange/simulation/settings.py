@@ -12,10 +12,10 @@ from exchange.deleveraging import AT_BANKRUPTCY, BITMEX
 from exchange.liquidation import HYPERLIQUID
 
 RULE = HYPERLIQUID._replace(
-    whole_below_usd=2_000.0,
+    whole_below_usd=100_000.0,
     step_share=0.2,
     share_of_start=1,
-    least_step_usd=1_000.0,
+    least_step_usd=10_000.0,
     cooldown_s=1.0,
     waits=1,
     safety_share=0.1,
@@ -33,9 +33,9 @@ class Settings(NamedTuple):
     """Of the fast volatility that makers look at; swept."""
     thinning: float = 1.2
     """Depth falls with this power of fast over calm volatility; fitted to depth lost in a crash (90-99%)."""
-    least_liquidity: float = 0.01
+    least_liquidity: float = 0.008
     most_liquidity: float = 1.3
-    withdraw_s: float = 15.0
+    withdraw_s: float = 8.0
     """Time in which makers take quotes away when volatility rises; swept."""
     return_s: float = 900.0
     """Time in which they come back."""
@@ -43,13 +43,15 @@ class Settings(NamedTuple):
     """Spread grows with this power of fast over calm volatility; fitted to tens of bp in a crash."""
     resilience_s: float = 600.0
     """Time in which a push of the price decays; swept."""
-    permanent_share: float = 0.25
-    """Part of a push that stays; 0 on replayed paths, which already hold what stayed."""
+    snap: float = 0.005
+    """Push at which it decays twice as fast: arbitrage from other venues; fitted to prices in a crash."""
+    permanent_share: float = 0.1
+    """Part of what forced orders do that stays; 0 on replayed paths, which already hold what stayed."""
     spillover: float = 0.7
-    """Part of a push that other venues follow at once: their traders are liquidated by the same move."""
+    """Part of what forced orders do that other venues follow at once."""
     depth_days: float = 3.0
     """Time over which depth follows the open interest of a market."""
-    least_depth_usd: float = 60_000.0
+    least_depth_usd: float = 150_000.0
     """Calm depth of the leading market on a venue with few traders: makers quote from other venues; swept."""
     most_walk: float = 0.03
     """Farthest that one order walks into the book; what is left waits for the next second."""
@@ -81,9 +83,9 @@ class Settings(NamedTuple):
     """Largest notional that the backstop holds, over its equity."""
     backstop_rate: float = 0.02
     """Part of depth within 1% that the backstop sells each second while it works a position out."""
-    fund_share: float = 0.002
+    fund_share: float = 0.0004
     """Insurance fund at the start over open interest; fitted to the onset of deleveraging on 10 October 2025."""
-    backstop_funding: float = 0.004
+    backstop_funding: float = 0.0005
     """Backstop's equity at the start over open interest."""
     deleveraging: int = BITMEX
     """Ranking, see `exchange.deleveraging`."""
@@ -100,8 +102,10 @@ class Settings(NamedTuple):
     stress_a_day: float = 1.2
     """Looks a day of an owner whose margin ratio is one below 3 (selling intensifies below 3, China 2015)."""
     stress_power: float = 1.5
-    most_mood: float = 8.0
-    """Most by which turbulence multiplies how often owners look."""
+    mood_power: float = 1.3
+    """Owners look more often with this power of fast over calm volatility; fitted to open interest that falls
+    in a crash without being forced to."""
+    most_mood: float = 60.0
     most_order: float = 0.3
     """Largest order that a trader sends at once, over depth within 1%."""
 

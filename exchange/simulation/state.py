@@ -54,7 +54,8 @@ MARKET_ROW = np.dtype(
         ("outside", "f8"),
         ("day_ago", "f8"),  # outside price a day earlier
         ("shift", "f8"),  # log distance from outside that stays
-        ("push", "f8"),  # log distance that decays
+        ("push", "f8"),  # log distance by ordinary orders, decays
+        ("wave", "f8"),  # log distance by forced orders, decays; other venues follow a part of it
         ("skew", "f8"),  # log distance by the makers' stock
         ("variance", "f8"),  # fast, of a minute
         ("liquidity", "f8"),  # depth over calm depth

@@ -6,7 +6,7 @@ What does not change is given once (`fixed_tables`), the rest stretch by stretch
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ from exchange.simulation.venue import Rows, Venue
 from exchange.units import BPS, MINUTE_US, SECOND_US
 
 Columns = dict[str, Any]
+
+
+class Coded(NamedTuple):
+    """A column of names, by their numbers."""
+
+    code: npt.NDArray[np.int64]
+    name: npt.NDArray[np.str_]
+
+
 Names = npt.NDArray[np.str_]
 
 BOOK_MINUTES = 5
@@ -130,21 +139,21 @@ def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]
         **_market_tables(venue, rows["bars"], markets),
         "transfers": {
             "time": rows["transfers"]["time"],
-            "account_id": names[rows["transfers"]["account"]],
+            "account_id": Coded(rows["transfers"]["account"], names),
             "amount_usd": money("transfers", "amount"),
         },
         "fills": {
             "time": fills["time"],
-            "account_id": names[fills["account"]],
-            "market": markets[fills["market"]],
+            "account_id": Coded(fills["account"], names),
+            "market": Coded(fills["market"], markets),
             "quantity": np.round(fills["a"] * lot[fills["market"]], 10),
             "price": np.round(fills["b"] * tick[fills["market"]], 10),
             "fee_usd": money("fills", "fee"),
-            "kind": np.array(FILL_NAMES)[fills["kind"]],
+            "kind": Coded(fills["kind"], np.array(FILL_NAMES)),
         },
         "account_snapshots": {
             "time": rows["snapshots"]["time"],
-            "account_id": names[rows["snapshots"]["account"]],
+            "account_id": Coded(rows["snapshots"]["account"], names),
             "equity_usd": money("snapshots", "equity"),
             "collateral_usd": money("snapshots", "collateral"),
             "initial_margin_usd": money("snapshots", "initial"),
@@ -153,8 +162,8 @@ def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]
         },
         "position_snapshots": {
             "time": held["time"],
-            "account_id": names[held["account"]],
-            "market": markets[held["market"]],
+            "account_id": Coded(held["account"], names),
+            "market": Coded(held["market"], markets),
             "quantity": quantity,
             "entry_price": entry,
             "quote_usd": money("holdings", "quote"),
@@ -162,21 +171,21 @@ def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]
         },
         "balance_snapshots": {
             "time": rows["balances"]["time"],
-            "account_id": names[rows["balances"]["account"]],
-            "asset": np.array([a.name for a in venue.assets])[rows["balances"]["market"]],
+            "account_id": Coded(rows["balances"]["account"], names),
+            "asset": Coded(rows["balances"]["market"], np.array([a.name for a in venue.assets])),
             "amount": rows["balances"]["a"] / MICRO,
         },
         "margin_rates": {
             "time": rows["rates"]["time"],
-            "account_id": names[rows["rates"]["account"]],
+            "account_id": Coded(rows["rates"]["account"], names),
             "initial_margin_rate": rows["rates"]["initial"],
             "maintenance_margin_rate": rows["rates"]["maintenance"],
         },
         "default_events": {
             "time": events["time"],
-            "account_id": names[events["account"]],
-            "kind": np.array(EVENT_NAMES)[events["kind"]],
-            "market": markets[events["market"]],
+            "account_id": Coded(events["account"], names),
+            "kind": Coded(events["kind"], np.array(EVENT_NAMES)),
+            "market": Coded(events["market"], markets),
             "notional_usd": money("events", "notional"),
             "shortfall_usd": money("events", "shortfall"),
         },
@@ -184,7 +193,7 @@ def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]
             "time": rows["fund"]["time"],
             "balance_usd": money("fund", "balance"),
             "change_usd": money("fund", "change"),
-            "reason": np.array(FUND_REASONS)[rows["fund"]["kind"]],
+            "reason": Coded(rows["fund"]["kind"], np.array(FUND_REASONS)),
         },
     }
 
@@ -200,7 +209,7 @@ def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict
     return {
         "market_bars": {
             "time": bars["time"],
-            "market": markets[bars["market"]],
+            "market": Coded(bars["market"], markets),
             "mark_close": bars["close"],
             "index_close": bars["index"],
             "mark_open": bars["opening"],
@@ -211,7 +220,7 @@ def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict
         },
         "book_depth": {
             "time": booked["time"],
-            "market": markets[booked["market"]],
+            "market": Coded(booked["market"], markets),
             "best_bid": booked["bid"],
             "best_ask": booked["ask"],
             "distance_bps": np.tile(np.array(DISTANCES_BPS), (len(booked), 1)),
@@ -220,7 +229,7 @@ def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict
         },
         "funding": {
             "time": paid["time"],
-            "market": markets[paid["market"]],
+            "market": Coded(paid["market"], markets),
             "funding_rate": paid["funding"],
         },
     }

@@ -87,7 +87,8 @@ def hurry(world: World, ratio: float) -> float:
 def plan(world: World, account: int) -> None:
     """Draw when the owner looks next."""
     state = world.account[account]
-    mood = min(max(turbulence(world), 0.5), world.settings[0].most_mood)
+    s = world.settings[0]
+    mood = min(max(turbulence(world), 0.5) ** s.mood_power, s.most_mood)
     looks = (state.deals_a_day + hurry(world, state.ratio)) * mood
     wait_s = draw_exponential(world, account, DAY_S / looks)
     enlist(world, account, world.clock[NOW_S] + 1 + np.int64(min(wait_s, 1e8)))

@@ -33,6 +33,8 @@ WIDTH = 0.0005
 BUCKETS = 8192
 REACH = 1.8
 """Log distance up to which prices are hung; a ring spans 4.1."""
+LOWER, UPPER = np.arange(2)
+"""Sides of a ring: where a fall, and where a rise, makes an account due."""
 AGENDA = 8192
 """Minutes that the agenda looks ahead."""
 
@@ -145,7 +147,7 @@ def watch(world: World, account: int) -> float:
             distance = max(room, 0.0) / _sensitivity(world, account, market, level)
             if state.maintenance_rate > 0.0 or distance > 0.3:
                 distance = min(distance, 0.3)
-            side = 0 if world.position[account, market].lots > 0 else 1
+            side = LOWER if world.position[account, market].lots > 0 else UPPER
             _hang(world, account, market, side, world.market[market].mark, distance)
         state.ratio = lowest
         return lowest
@@ -165,11 +167,11 @@ def watch(world: World, account: int) -> float:
     distance = min(room / total, 0.3)
     for market in range(markets):
         if holds(world, account, market):
-            side = 0 if world.position[account, market].lots > 0 else 1
+            side = LOWER if world.position[account, market].lots > 0 else UPPER
             _hang(world, account, market, side, world.market[market].mark, distance)
     for asset in range(1, world.asset.shape[0]):
         if world.amount[account, asset] > 0:
-            _hang(world, account, markets + asset, 0, world.asset[asset].price, distance)
+            _hang(world, account, markets + asset, LOWER, world.asset[asset].price, distance)
     state.ratio = lowest
     return lowest
 
@@ -193,9 +195,9 @@ def _collect(world: World, series: int, low: float, high: float) -> None:
     """Accounts hung between the last bucket and those of `low` and `high`."""
     before = world.ring[series, 0, BUCKETS]
     for bucket in range(before, bucket_of(low) - 1, -1):
-        _collect_chain(world, series, 0, bucket)
+        _collect_chain(world, series, LOWER, bucket)
     for bucket in range(before, bucket_of(high) + 1):
-        _collect_chain(world, series, 1, bucket)
+        _collect_chain(world, series, UPPER, bucket)
 
 
 @compiled
