@@ -14,7 +14,14 @@ from exchange.simulation.generated import DOLLAR, SCENARIOS, STABLECOIN, Habits,
 from exchange.simulation.listings import ASSETS, Asset, Listing, listings
 from exchange.simulation.paths import MINUTES_A_DAY
 from exchange.simulation.settings import Settings
-from exchange.simulation.tables import account_names, accounts_table, first_seen, fixed_tables, stretch_tables
+from exchange.simulation.tables import (
+    Coded,
+    account_names,
+    accounts_table,
+    first_seen,
+    fixed_tables,
+    stretch_tables,
+)
 from exchange.simulation.venue import Venue
 from exchange.units import DAY_US, MINUTE_US
 from features.tables import TABLES
@@ -67,12 +74,16 @@ def run(
     check_folder(out, META)
     if accounts < 1:
         raise InputError(f"accounts must be at least 1, not {accounts}")
+    if days is not None and not 1.0 / MINUTES_A_DAY <= days <= MOST_DAYS:
+        raise InputError(f"days must be from 0.0007 (one minute) to {MOST_DAYS:g}, not {days:g}")
     if scenario not in SCENARIOS:
         raise InputError(f"scenario must be one of {', '.join(SCENARIOS)}, not {scenario!r}")
     settings = settings or Settings()
     source = GENERATED if prices is None else REPLAYED + prices.name
     if prices is None:
-        plans = iter([Plan(generated_venue(accounts, days or 30.0, seed, scenario, settings), "")])
+        plans = iter(
+            [Plan(generated_venue(accounts, 30.0 if days is None else days, seed, scenario, settings), "")]
+        )
         paths = 1
     else:
         found = _replays(prices, from_us, to_us, days, seed)
@@ -96,9 +107,7 @@ def generated_venue(
     accounts: int, days: float, seed: int, scenario: str = "default", settings: Settings | None = None
 ) -> Venue:
     """A venue on prices of its own, that starts ten days after they do."""
-    minutes = round(days * MINUTES_A_DAY) if 0.0 < days <= MOST_DAYS else 0
-    if minutes < 1:
-        raise InputError(f"days must be from 0.0007 (one minute) to {MOST_DAYS:g}, not {days:g}")
+    minutes = max(round(days * MINUTES_A_DAY), 1)
     listed = listings()
     names = [listing.market.market for listing in listed]
     priced = [
@@ -205,6 +214,8 @@ def frame(name: str, columns: dict[str, Any]) -> pl.DataFrame:
             series.append(pl.Series(column, values, pl.Int64).cast(UTC_US))
         elif kind == "float":
             series.append(pl.Series(column, values, pl.Float64).fill_nan(None))
+        elif isinstance(values, Coded):
+            series.append(pl.Series(column, values.name, pl.String).gather(values.code.astype(np.int64)))
         elif isinstance(values, np.ndarray) and values.ndim == 2:
             series.append(pl.Series(column, values).arr.to_list())
         else:

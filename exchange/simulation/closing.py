@@ -13,9 +13,15 @@ import math
 import numpy as np
 
 from exchange.compiled import compiled
-from exchange.deleveraging import deleverage_price, rank
+from exchange.deleveraging import PRO_RATA, deleverage_price, rank, take_pro_rata
 from exchange.insurance import settle_close
-from exchange.liquidation import goes_to_backstop, is_safe_again, must_liquidate, step_notional_usd
+from exchange.liquidation import (
+    goes_to_backstop,
+    is_safe_again,
+    must_liquidate,
+    penalty_rate,
+    step_notional_usd,
+)
 from exchange.margin import bankruptcy_price, bankruptcy_share_usd
 from exchange.simulation.chance import uniform
 from exchange.simulation.ledger import (
@@ -127,7 +133,8 @@ def advance_closings(world: World) -> int:
             if market >= 0:
                 _close(world, account, only, market)
                 state.steps += 1
-                state.next_step_s = world.clock[NOW_S] + np.int64(math.ceil(world.rule[0].cooldown_s))
+                wait_s = math.ceil(world.rule[0].cooldown_s) if world.rule[0].waits != 0 else 1.0
+                state.next_step_s = world.clock[NOW_S] + np.int64(wait_s)
                 if state.isolated or state.shortfall > 0:
                     # neither what happened to isolated collateral nor what the fund paid shows in another row
                     snapshot(world, account, stamp(world))
@@ -178,7 +185,9 @@ def _close(world: World, account: int, only: int, market: int) -> None:
     if sent > 0:
         ticks = order_ticks(world, market, -side * sent)
         size = side * sent * row.lot
-        to_fund, _ = settle_close(size, ticks * row.tick, limit * row.tick, row.liquidation_fee)
+        share = maintenance_margin_usd(world, market, abs(held) * each_usd) / (abs(held) * each_usd)
+        penalty = min(row.liquidation_fee, penalty_rate(share, world.rule[0]))
+        to_fund, _ = settle_close(size, ticks * row.tick, limit * row.tick, penalty)
         each = max(side * (limit - ticks) * row.unit, 0)
         rate = 0.0
         if each > 0:
@@ -274,8 +283,8 @@ def _settle(world: World, account: int) -> None:
 
 
 @compiled
-def _make_ranking(world: World, market: int, side: int) -> None:
-    """Rank everybody whose position is opposite to `side` (1: losers are long)."""
+def _make_ranking(world: World, market: int, side: int) -> np.ndarray:
+    """Rank everybody whose position is opposite to `side` (1: losers are long); ranks, the first the highest."""
     mark = world.market[market].mark
     accounts = world.account.shape[0]
     scores = np.empty(accounts)
@@ -310,8 +319,11 @@ def _make_ranking(world: World, market: int, side: int) -> None:
     entry[0] = world.clock[NOW_S]
     entry[1] = count
     entry[2] = 0
+    ranks = np.empty(count)
     for number in range(count):
         entry[3 + number] = who[order[number]]
+        ranks[number] = -scores[order[number]]
+    return ranks
 
 
 @compiled
@@ -344,24 +356,58 @@ def _deleverage(world: World, account: int, market: int, lots: int, limit: int) 
         world.settings[0].deleveraging_price, limit * row.tick, mark, row.previous_oracle
     )
     ticks = max(np.int64(np.rint(price / row.tick)), 1)
+    if world.settings[0].deleveraging == PRO_RATA:
+        lots -= _share_out(world, account, market, lots, ticks, limit)
     while lots > 0:
         winner = _next_winner(world, market, side, account)
         if winner < 0:
             return
         part = min(lots, abs(world.position[winner, market].lots))
-        time = stamp(world)
-        book_fill(world, account, market, -side * part, ticks, NIL, LIQUIDATION, time)
-        book_fill(world, winner, market, side * part, ticks, NIL, DELEVERAGE, time)
-        row.traded += part * ticks * row.unit
-        # at another price than bankruptcy the venue answers for what the account lacks
-        gap = side * (limit - ticks) * part * row.unit
-        world.account[account].cash += gap
-        world.purse[FEES] -= gap
-        loss = max(np.int64(side * (limit * row.tick - mark) * part * row.lot * MICRO), 0)
-        taken = np.int64(part * row.lot * mark * MICRO)
-        log_event(world, winner, DELEVERAGED, market, taken, loss)
-        world.account[account].shortfall += loss
+        _set_off(world, account, winner, market, part, ticks, limit)
         lots -= part
-        if world.account[winner].isolated:
-            snapshot(world, winner, stamp(world))
-        look(world, winner)
+
+
+@compiled
+def _share_out(world: World, account: int, market: int, lots: int, ticks: int, limit: int) -> int:
+    """Close lots against all winners in proportion to their profit, none beyond its position; lots closed."""
+    side = 1 if world.position[account, market].lots > 0 else -1
+    score = _make_ranking(world, market, side)
+    entry = world.ranking[market, 0 if side > 0 else 1]
+    size = np.empty(score.shape[0])
+    for number in range(score.shape[0]):
+        size[number] = abs(world.position[entry[3 + number], market].lots)
+    left = lots
+    taken = take_pro_rata(score, size, float(lots))
+    for number in range(score.shape[0]):
+        winner = entry[3 + number]
+        held = world.position[winner, market].lots
+        part = min(np.int64(math.ceil(taken[number] - 1e-9)), left, abs(held))
+        if part > 0 and held * side < 0 and winner != account:
+            _set_off(world, account, winner, market, part, ticks, limit)
+            left -= part
+    return lots - left
+
+
+@compiled
+def _set_off(world: World, account: int, winner: int, market: int, part: int, ticks: int, limit: int) -> None:
+    """Close lots of a loser against a winner at a price in ticks."""
+    row = world.market[market]
+    side = 1 if world.position[account, market].lots > 0 else -1
+    time = stamp(world)
+    book_fill(world, account, market, -side * part, ticks, NIL, LIQUIDATION, time)
+    book_fill(world, winner, market, side * part, ticks, NIL, DELEVERAGE, time)
+    row.traded += part * ticks * row.unit
+    # at another price than bankruptcy the venue answers for what the account lacks
+    gap = side * (limit - ticks) * part * row.unit
+    if holds(world, account, market):
+        world.position[account, market].quote += gap
+    else:
+        world.account[account].cash += gap
+    world.purse[FEES] -= gap
+    loss = max(np.int64(side * (limit * row.tick - row.mark) * part * row.lot * MICRO), 0)
+    taken = np.int64(part * row.lot * row.mark * MICRO)
+    log_event(world, winner, DELEVERAGED, market, taken, loss)
+    world.account[account].shortfall += loss
+    if world.account[winner].isolated:
+        snapshot(world, winner, stamp(world))
+    look(world, winner)

@@ -25,6 +25,8 @@ from exchange.simulation.state import (
     FULL,
     LOGGED,
     MAKER,
+    MAKER_QUEUE,
+    MAKERS,
     NIL,
     NOW_S,
     PRESENT,
@@ -84,6 +86,16 @@ def _record_bars(world: World) -> None:
         row.low = row.mark
         row.traded = 0
         row.paid = np.nan
+
+
+@compiled
+def _mind_makers(world: World) -> None:
+    """Makers see to their margin; their positions change with every order, so each of them is looked at."""
+    count_makers(world)
+    for number in range(world.clock[MAKERS]):
+        account = world.queue[MAKER_QUEUE, number]
+        if world.account[account].held != np.uint64(0):
+            look(world, account)
 
 
 @compiled
@@ -227,15 +239,15 @@ def run_minutes(
                 _move_all(world, minute, second, elapsed_s, opening, high, low, close, key)
             world.clock[RUNNING_S] = now_s + second
             if second == 0:
-                # before anybody trades a bar every five minutes says enough
-                if minute >= trading or minute % HISTORY_BAR_MINUTES == 0:
-                    _record_bars(world)
                 paid = False
                 for market in range(markets):
                     world.market[market].day_ago = opening[max(minute - DAY_MINUTES, 0), market]
                     if (start_s + now_s) % funding_s[market] == 0 and minute > 0:
                         settle_funding(world, market, funding_s[market] / (8.0 * HOUR_S))
                         paid = True
+                # before anybody trades a bar every five minutes says enough
+                if minute >= trading or minute % HISTORY_BAR_MINUTES == 0:
+                    _record_bars(world)
                 if minute < trading:
                     break
                 if now_s % 3_600 == 0:
@@ -248,7 +260,7 @@ def run_minutes(
                 if (start_s + now_s) % 86_400 == 0 or begins:
                     _daily(world)
             if second % MAKER_SECONDS == 0:
-                count_makers(world)
+                _mind_makers(world)
             _call_margin(world)
             if world.clock[ACTIVE] > 0:
                 _close_by_force(world)

@@ -68,7 +68,7 @@ WEALTH_BELOW, WEALTH_ABOVE = 2.1, 2.5
 """Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
 LEAST_WEALTH_USD, MOST_WEALTH_USD = 6.0, 5e6
 LEVERAGE_SPREAD = 0.85
-LEVERAGE_BY_WEALTH = 0.05
+LEVERAGE_BY_WEALTH = 0.03
 """Leverage falls with this power of wealth: large accounts are closed by force less often; fitted."""
 LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 25.0
 DEALS_SPREAD = 1.0
@@ -77,7 +77,7 @@ PRESENT_SHARE = 0.65
 """Of the accounts that exist when the run starts; the others arrive during it."""
 PLEDGE_SHARE = 0.15
 """Of the cross accounts that also pledge another asset than dollars."""
-STOP_SHARE = 0.4
+STOP_SHARE = 0.2
 """Of traders who leave a stop order near forced closing."""
 GROUP = 8
 """Accounts of one owner among the linked, on average."""

@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     # ---- price and book
     variance_half_life_s: float = 900.0
     """Of the fast volatility that makers look at; swept."""
-    thinning: float = 1.2
+    thinning: float = 1.15
     """Depth falls with this power of fast over calm volatility; fitted to depth lost in a crash (90-99%)."""
     least_liquidity: float = 0.008
     most_liquidity: float = 1.3
@@ -99,7 +99,7 @@ class Settings(NamedTuple):
     """Drift's imf: initial margin rate at least 0.8 of the static one plus this times the root of the size in units."""
 
     # ---- traders
-    stress_a_day: float = 1.2
+    stress_a_day: float = 0.7
     """Looks a day of an owner whose margin ratio is one below 3 (selling intensifies below 3, China 2015)."""
     stress_power: float = 1.5
     mood_power: float = 1.3

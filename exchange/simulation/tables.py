@@ -110,7 +110,7 @@ def accounts_table(venue: Venue, names: Names, first_us: npt.NDArray[np.int64]) 
 
 def first_seen(rows: Rows, first_us: npt.NDArray[np.int64]) -> None:
     """Note in `first_us` when accounts first appear."""
-    for name in COLUMNS:
+    for name in (*COLUMNS, "rates"):
         who = rows[name]["account"]
         known = who >= 0
         new = np.zeros(len(first_us), np.int64)

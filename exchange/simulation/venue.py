@@ -19,7 +19,6 @@ import numpy.typing as npt
 from exchange.errors import InputError
 from exchange.liquidation import LiquidationRule
 from exchange.simulation.chance import key_of
-from exchange.simulation.closing import look
 from exchange.simulation.engine import enter, run_minutes, set_clock
 from exchange.simulation.ledger import change_fund, transfer
 from exchange.simulation.listings import ASSETS, Asset, Listing
@@ -54,7 +53,7 @@ from exchange.simulation.state import (
     STARTED,
     World,
 )  # fmt: skip
-from exchange.simulation.watch import AGENDA, BUCKETS, bucket_of
+from exchange.simulation.watch import AGENDA, BUCKETS, bucket_of, make_due
 from exchange.units import BPS, MINUTE_US, SECOND_US
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -157,6 +156,15 @@ class Venue:
         A rate of 0 takes it back to the static schedule. Raises InputError for a rate that is no share or a
         maintenance rate above the initial one.
         """
+        if not len(accounts) == len(initial) == len(maintenance):
+            raise InputError(
+                f"accounts and rates must be as many: {len(accounts)}, {len(initial)}, {len(maintenance)}"
+            )
+        known = (accounts >= 0) & (accounts < len(self.world.account))
+        if not known.all():
+            raise InputError(f"accounts must be numbers of accounts, not {accounts[~known][0]}")
+        if len(np.unique(accounts)) < len(accounts):
+            raise InputError("accounts must not name one twice")
         bad = ~((initial >= maintenance) & (maintenance >= 0.0) & (initial <= 1.0))
         if bad.any():
             n = int(np.flatnonzero(bad)[0])
@@ -169,9 +177,13 @@ class Venue:
         rows = np.zeros(len(accounts), RATE_ROW)
         rows["time"] = self.paths.start_us + self.minute * MINUTE_US
         rows["account"], rows["initial"], rows["maintenance"] = accounts, initial, maintenance
+        # of two rates for one account at one time the later is in force
+        self._rates = [
+            old[(old["time"] != rows["time"][:1]) | ~np.isin(old["account"], accounts)] for old in self._rates
+        ]
         self._rates.append(rows)
         for account in accounts.tolist():
-            look_again(self.world, account)
+            make_due(self.world, account)
 
     def total_micro(self) -> int:
         """All dollars on the venue in micro-dollars: accounts, fund, fees, desk, rounding.
@@ -241,12 +253,6 @@ class Venue:
         self.fund_at_start_usd = float(world.purse[FUND] / MICRO)
         backstop = len(world.account) - 1
         transfer(world, backstop, int(settings["backstop_funding"] * open_usd * MICRO))
-
-
-def look_again(world: World, account: int) -> None:
-    """Hang an account anew after its rates changed."""
-    if world.account["held"][account]:
-        look(world, account)
 
 
 def calm_variance(paths: Paths) -> npt.NDArray[np.float64]:

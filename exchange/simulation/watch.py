@@ -177,6 +177,20 @@ def watch(world: World, account: int) -> float:
 
 
 @compiled
+def make_due(world: World, account: int) -> None:
+    """Have an account looked at in the next step, whatever prices do."""
+    state = world.account[account]
+    if state.closing != 0 or state.held == np.uint64(0):
+        return
+    unhang(world, account)
+    for market in range(world.market.shape[0]):
+        if holds(world, account, market):
+            _hang(world, account, market, LOWER, world.market[market].mark, 0.0)
+            _hang(world, account, market, UPPER, world.market[market].mark, 0.0)
+            return
+
+
+@compiled
 def _collect_chain(world: World, series: int, side: int, bucket: int) -> None:
     place = 2 * series + side
     account = world.ring[series, side, bucket & (BUCKETS - 1)]
