@@ -140,7 +140,7 @@ def simulate(
         typer.Option(
             metavar="D",
             parser=_within("--days", float, SHORTEST_SIMULATION_DAYS, LONGEST_SIMULATION_DAYS),
-            help="Days of trading, fractions allowed; 30 on generated prices, all there are on replayed ones.",
+            help="Days of trading, fractions allowed; 30 on generated prices, all on replayed ones.",
         ),
     ] = None,
     seed: Annotated[

@@ -99,7 +99,7 @@ def look(world: World, account: int) -> float:
     unhang(world, account)
     snapshot(world, account, stamp(world))
     state.first_market = largest_holding(world, account, only)
-    log_event(world, account, LIQUIDATED, state.first_market, np.int64(gross * MICRO), NIL)
+    log_event(world, account, LIQUIDATED, state.first_market, int(gross * MICRO), NIL)
     state.closing = only + 1 if only >= 0 else -1
     state.steps = 0
     state.first_notional = gross
@@ -134,7 +134,7 @@ def advance_closings(world: World) -> int:
                 _close(world, account, only, market)
                 state.steps += 1
                 wait_s = math.ceil(world.rule[0].cooldown_s) if world.rule[0].waits != 0 else 1.0
-                state.next_step_s = world.clock[NOW_S] + np.int64(wait_s)
+                state.next_step_s = world.clock[NOW_S] + int(wait_s)
                 if state.isolated or state.shortfall > 0:
                     # neither what happened to isolated collateral nor what the fund paid shows in another row
                     snapshot(world, account, stamp(world))
@@ -156,7 +156,7 @@ def advance_closings(world: World) -> int:
 
 @compiled
 def bankruptcy_ticks(world: World, account: int, only: int, market: int) -> int:
-    """Bankruptcy price of a position in ticks, rounded in the account's favour, so that it never owes dust."""
+    """Bankruptcy price of a position in ticks, rounded in the account's favour: it never owes dust."""
     equity, _, _, _, _, own = figures(world, account, only)
     row = world.market[market]
     size = quantity(world, account, market)
@@ -166,8 +166,8 @@ def bankruptcy_ticks(world: World, account: int, only: int, market: int) -> int:
     if math.isnan(price):
         return 1
     if size > 0.0:
-        return max(np.int64(math.ceil(price / row.tick)), 1)
-    return max(np.int64(math.floor(price / row.tick)), 1)
+        return max(int(math.ceil(price / row.tick)), 1)
+    return max(int(math.floor(price / row.tick)), 1)
 
 
 @compiled
@@ -178,7 +178,7 @@ def _close(world: World, account: int, only: int, market: int) -> None:
     held = world.position[account, market].lots
     each_usd = row.lot * row.mark
     wanted_usd = step_notional_usd(abs(held) * each_usd, state.first_notional, state.steps, world.rule[0])
-    lots = min(np.int64(math.ceil(wanted_usd / each_usd)), abs(held))
+    lots = min(int(math.ceil(wanted_usd / each_usd)), abs(held))
     side = 1 if held > 0 else -1
     limit = bankruptcy_ticks(world, account, only, market)
     sent = min(lots, most_lots(world, market))
@@ -249,7 +249,7 @@ def work_out(world: World, elapsed_s: float) -> None:
         row = world.market[market]
         held = world.position[backstop, market].lots
         most_usd = row.depth * world.settings[0].backstop_rate * min(elapsed_s, 10.0)
-        lots = min(max(np.int64(most_usd / (row.lot * row.mid)), 1), abs(held))
+        lots = min(max(int(most_usd / (row.lot * row.mid)), 1), abs(held))
         order = -lots if held > 0 else lots
         send(world, backstop, market, order, order_ticks(world, market, order), 0.0, TRADE)
     look(world, backstop)
@@ -273,7 +273,7 @@ def _settle(world: World, account: int) -> None:
         sweep_dust(world, account)
     flat = largest_holding(world, account, only) < 0
     if flat and state.shortfall > 0:
-        notional = np.int64(state.first_notional * MICRO)
+        notional = int(state.first_notional * MICRO)
         log_event(world, account, NEGATIVE, state.first_market, notional, state.shortfall)
     state.closing = 0
     snapshot(world, account, stamp(world))
@@ -284,7 +284,7 @@ def _settle(world: World, account: int) -> None:
 
 @compiled
 def _make_ranking(world: World, market: int, side: int) -> np.ndarray:
-    """Rank everybody whose position is opposite to `side` (1: losers are long); ranks, the first the highest."""
+    """Rank everybody whose position is opposite to `side` (1: losers are long); their ranks, falling."""
     mark = world.market[market].mark
     accounts = world.account.shape[0]
     scores = np.empty(accounts)
@@ -355,7 +355,7 @@ def _deleverage(world: World, account: int, market: int, lots: int, limit: int) 
     price = deleverage_price(
         world.settings[0].deleveraging_price, limit * row.tick, mark, row.previous_oracle
     )
-    ticks = max(np.int64(np.rint(price / row.tick)), 1)
+    ticks = max(int(np.rint(price / row.tick)), 1)
     if world.settings[0].deleveraging == PRO_RATA:
         lots -= _share_out(world, account, market, lots, ticks, limit)
     while lots > 0:
@@ -381,7 +381,7 @@ def _share_out(world: World, account: int, market: int, lots: int, ticks: int, l
     for number in range(score.shape[0]):
         winner = entry[3 + number]
         held = world.position[winner, market].lots
-        part = min(np.int64(math.ceil(taken[number] - 1e-9)), left, abs(held))
+        part = min(int(math.ceil(taken[number] - 1e-9)), left, abs(held))
         if part > 0 and held * side < 0 and winner != account:
             _set_off(world, account, winner, market, part, ticks, limit)
             left -= part
@@ -404,8 +404,8 @@ def _set_off(world: World, account: int, winner: int, market: int, part: int, ti
     else:
         world.account[account].cash += gap
     world.purse[FEES] -= gap
-    loss = max(np.int64(side * (limit * row.tick - row.mark) * part * row.lot * MICRO), 0)
-    taken = np.int64(part * row.lot * row.mark * MICRO)
+    loss = max(int(side * (limit * row.tick - row.mark) * part * row.lot * MICRO), 0)
+    taken = int(part * row.lot * row.mark * MICRO)
     log_event(world, winner, DELEVERAGED, market, taken, loss)
     world.account[account].shortfall += loss
     if world.account[winner].isolated:

@@ -56,7 +56,7 @@ class Scenario(NamedTuple):
     bursts: float
     """Concentration of the Dirichlet shares of the minutes of the fall: below one a single minute rules."""
     onset: float
-    """The minutes of the fall follow sin(pi * t**onset) of the time t gone, 0 to 1: below one it begins fast."""
+    """The fall's pace follows sin(pi * t**onset) of the time t gone, 0 to 1: below one it begins fast."""
     least_recovery: float
     """Share of the fall that is won back, in dollars."""
     most_recovery: float

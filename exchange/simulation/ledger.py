@@ -6,6 +6,7 @@ What accounts are worth comes from `exchange.margin`, here put together for the 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
@@ -39,14 +40,14 @@ from exchange.simulation.state import (
 )  # fmt: skip
 
 ONE = np.uint64(1)
-NOTHING = np.int64(-(2**62))
+NOTHING: int = cast(int, np.int64(-(2**62)))
 """Stands for a figure that there is none of."""
 
 
 @compiled
 def micro(value_usd: float) -> int:
     """Dollars as whole micro-dollars."""
-    return np.int64(np.rint(value_usd * MICRO))
+    return int(np.rint(value_usd * MICRO))
 
 
 @compiled
@@ -77,7 +78,7 @@ def value_micro(world: World, market: int, lots: int, ticks: int) -> int:
 def book_fill(
     world: World, account: int, market: int, lots: int, ticks: int, fee: int, kind: int, time: int
 ) -> None:
-    """One side of a fill: the position, its cost and cash leg, and a row; `fee` micro-dollars leave the account.
+    """One side of a fill: position, its cost and cash leg, and a row; `fee` micro-dollars leave the account.
 
     The caller books the other side and the fee's receiver.
     """
@@ -90,7 +91,7 @@ def book_fill(
     if held * lots >= 0:
         position.cost += value
     elif abs(lots) <= abs(held):
-        position.cost -= np.int64(np.rint(position.cost * (abs(lots) / abs(held))))
+        position.cost -= int(np.rint(position.cost * (abs(lots) / abs(held))))
     else:
         position.cost = now * ticks * row.unit
     position.quote -= value + fee
@@ -113,7 +114,7 @@ def book_fill(
 def trade(
     world: World, taker: int, maker: int, market: int, lots: int, ticks: int, fee: int, kind: int
 ) -> None:
-    """A fill between two accounts; `lots` as the taker's. The fee goes to the venue, or to the fund if forced."""
+    """A fill between two accounts; `lots` as the taker's. Fees are the venue's, or the fund's if forced."""
     time = stamp(world)
     book_fill(world, taker, market, lots, ticks, fee, kind, time)
     book_fill(world, maker, market, -lots, ticks, NIL, TRADE, time)
@@ -169,8 +170,8 @@ def sell_pledged(world: World, account: int) -> None:
         if owed <= 0 or held <= 0:
             continue
         price = world.asset[asset].price
-        sold = min(held, np.int64(math.ceil(owed / price)))
-        paid = np.int64(math.floor(sold * price))
+        sold = min(held, int(math.ceil(owed / price)))
+        paid = int(math.floor(sold * price))
         world.amount[account, asset] = held - sold
         state.cash += paid
         world.purse[DESK] -= paid
@@ -254,7 +255,7 @@ def figures(world: World, account: int, only: int) -> tuple[float, float, float,
 
 @compiled
 def weakest(world: World, account: int) -> int:
-    """Market of an isolated account's pool with the lowest collateral over maintenance, -1 without positions."""
+    """Market of an isolated account's pool of the lowest margin ratio, -1 without positions."""
     best = -1
     least = math.inf
     for market in range(world.market.shape[0]):
@@ -272,11 +273,11 @@ def pay_funding(world: World, market: int, rate: float) -> None:
     """Longs pay shorts on quantity times mark; what whole micro-dollars leave over is the venue's."""
     row = world.market[market]
     each = row.lot * world.market[market].mark * rate * MICRO
-    left = np.int64(0)
+    left = int(0)
     for account in range(world.account.shape[0]):
         if holds(world, account, market):
             position = world.position[account, market]
-            due = np.int64(np.rint(position.lots * each))
+            due = int(np.rint(position.lots * each))
             position.quote -= due
             left += due
     world.purse[ROUNDING] += left

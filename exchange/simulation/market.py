@@ -6,7 +6,8 @@
 
 An order of size Q walks Q / depth percent of the mid and leaves the price there. What ordinary orders do
 (`push`) is the venue's own and decays with the book's resilience; what forced orders do (`wave`) happens on
-all venues at once, as the same move closes accounts there, and a part of it stays (`shift`). Makers shift the price against their stock.
+all venues at once, as the same move closes accounts there, and a part of it stays (`shift`). Makers shift
+the price against their stock.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def order_ticks(world: World, market: int, lots: int) -> int:
     size_usd = abs(lots) * row.lot * row.mid
     away = slippage(size_usd, row.depth, row.spread)
     if lots > 0:
-        return np.int64(math.ceil(row.mid * (1.0 + away) / row.tick))
-    return max(np.int64(math.floor(row.mid * (1.0 - away) / row.tick)), 1)
+        return int(math.ceil(row.mid * (1.0 + away) / row.tick))
+    return max(int(math.floor(row.mid * (1.0 - away) / row.tick)), 1)
 
 
 @compiled
@@ -124,12 +125,12 @@ def most_lots(world: World, market: int) -> int:
     """Largest order that the book takes at once."""
     row = world.market[market]
     room_usd = size_within_usd(world.settings[0].most_walk, row.depth)
-    return np.int64(min(room_usd / (row.lot * row.mid), 1e15))
+    return int(min(room_usd / (row.lot * row.mid), 1e15))
 
 
 @compiled
 def initial_rate_now(world: World, market: int, notional_usd: float) -> float:
-    """Least initial margin rate that open interest (dYdX) and size (Drift) ask for beyond the schedule; 0 if off."""
+    """Least initial margin rate that open interest (dYdX) and size (Drift) ask for; 0 where both are off."""
     s = world.settings[0]
     row = world.market[market]
     rate = 0.0
@@ -201,13 +202,13 @@ def tend_maker(world: World, account: int) -> None:
         return
     _, collateral, initial, _, _, _ = figures(world, account, NONE)
     if collateral < s.maker_low * initial:
-        reach = np.int64(s.maker_reach * state.deposit) + state.deposit - state.paid_in
-        lacking = np.int64((s.maker_level * initial - collateral) * MICRO)
+        reach = int(s.maker_reach * state.deposit) + state.deposit - state.paid_in
+        lacking = int((s.maker_level * initial - collateral) * MICRO)
         amount = min(lacking, reach)
         if amount > MICRO:
             transfer(world, account, amount)
     elif collateral > s.maker_high * initial and state.cash > 2 * state.deposit:
-        free = np.int64((collateral - s.maker_level * initial) * MICRO)
+        free = int((collateral - s.maker_level * initial) * MICRO)
         amount = min(free, state.cash - state.deposit)
         if amount > 100 * MICRO:
             transfer(world, account, -amount)
@@ -239,7 +240,7 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
             continue
         paid = abs(part) * ticks * row.unit * fee_rate
         # a penalty is rounded down: it may take all that is left, and no more
-        fee = np.int64(math.ceil(paid)) if kind == TRADE else np.int64(math.floor(paid))
+        fee = int(math.ceil(paid)) if kind == TRADE else int(math.floor(paid))
         trade(world, account, maker, market, part, ticks, fee, kind)
         filled += part
         left -= part

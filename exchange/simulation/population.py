@@ -200,7 +200,7 @@ def population(
 
 
 def intended_usd(people: Population, markets: int) -> Floats:
-    """Notional by market that the traders present at the start mean to hold: what a new venue's books are scaled to."""
+    """Notional by market that traders mean to hold at the start: a new venue's books are scaled to it."""
     account = people.account
     present = (account["kind"] < MAKER) & (people.opened_s >= -(2**62)) & (account["deposit"] > 0)
     equity = (account["deposit"] + account["pledge"]) / MICRO * present

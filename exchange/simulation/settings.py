@@ -71,7 +71,7 @@ class Settings(NamedTuple):
 
     # ---- makers
     maker_low: float = 1.5
-    """Collateral over initial margin under which a maker pays in, as hedges elsewhere gain what is lost here."""
+    """Collateral over initial margin under which a maker pays in: hedges elsewhere gain what is lost here."""
     maker_level: float = 2.5
     maker_high: float = 6.0
     """Above it a maker takes profits out."""
@@ -84,7 +84,7 @@ class Settings(NamedTuple):
     backstop_rate: float = 0.02
     """Part of depth within 1% that the backstop sells each second while it works a position out."""
     fund_share: float = 0.0004
-    """Insurance fund at the start over open interest; fitted to the onset of deleveraging on 10 October 2025."""
+    """Insurance fund at the start over open interest; fitted to deleveraging on 10 October 2025."""
     backstop_funding: float = 0.0005
     """Backstop's equity at the start over open interest."""
     deleveraging: int = BITMEX
@@ -93,10 +93,10 @@ class Settings(NamedTuple):
     ranking_s: float = 5.0
     """How long a ranking is used before it is made anew."""
     open_interest_low_usd: float = float("inf")
-    """From this open interest of a market on its initial margin rises (dYdX), to all of the notional at the next."""
+    """From this open interest of a market on its initial margin rises (dYdX), to 100% at the next."""
     open_interest_high_usd: float = float("inf")
     size_factor: float = 0.0
-    """Drift's imf: initial margin rate at least 0.8 of the static one plus this times the root of the size in units."""
+    """Drift's imf: initial rate at least 0.8 of the static one plus this times the root of the size in units."""
 
     # ---- traders
     stress_a_day: float = 0.7

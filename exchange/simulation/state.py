@@ -6,7 +6,7 @@ side pays another receives exactly. Marks and what accounts are worth at them ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,14 @@ from exchange.units import SECOND_US
 MICRO = 1_000_000
 """Micro-dollars in a dollar, and millionths of a unit in a unit of an asset."""
 
-# Whole numbers that are handed to compiled functions are numpy's: a function is compiled anew for every plain
-# Python constant among its arguments.
-NONE, NIL = np.int64(-1), np.int64(0)
-AT_MARK, AT_WORST = np.bool_(False), np.bool_(True)
+
+def whole_numbers(count: int) -> tuple[int, ...]:
+    """0, 1, 2 ... as numpy's: a function is compiled anew for every plain Python constant given to it."""
+    return cast(tuple[int, ...], tuple(np.arange(count)))
+
+
+NONE, NIL = cast(int, np.int64(-1)), cast(int, np.int64(0))
+AT_MARK, AT_WORST = cast(bool, np.bool_(False)), cast(bool, np.bool_(True))
 
 # ---- kinds of accounts
 RETAIL, MOMENTUM, REVERSAL, CARRY, HEDGER, WHALE, LINKED, MAKER, BACKSTOP = range(9)
@@ -30,11 +34,11 @@ KIND_NAMES = (
 )  # fmt: skip
 
 # ---- kinds of fills, of events, of changes of the fund
-TRADE, LIQUIDATION, DELEVERAGE = np.arange(3)
+TRADE, LIQUIDATION, DELEVERAGE = whole_numbers(3)
 FILL_NAMES = ("trade", "liquidation", "deleverage")
-LIQUIDATED, NEGATIVE, DELEVERAGED = np.arange(3)
+LIQUIDATED, NEGATIVE, DELEVERAGED = whole_numbers(3)
 EVENT_NAMES = ("liquidation", "negative_equity", "deleverage")
-PENALTIES, LOSSES = np.arange(2)
+PENALTIES, LOSSES = whole_numbers(2)
 FUND_REASONS = ("liquidation_fees", "negative_equity")
 
 ABSENT, PRESENT = range(2)
@@ -148,7 +152,7 @@ LOG_ROW = np.dtype(
      ("table", "i1"), ("kind", "i1")], align=True)  # fmt: skip
 """One row of any table of accounts; what `a` to `d` mean is said by `COLUMNS`."""
 
-FILLS, TRANSFERS, SNAPSHOTS, HOLDINGS, BALANCES, EVENTS, FUND_CHANGES = np.arange(7)
+FILLS, TRANSFERS, SNAPSHOTS, HOLDINGS, BALANCES, EVENTS, FUND_CHANGES = whole_numbers(7)
 COLUMNS = {
     "fills": (FILLS, ("lots", "ticks", "fee", "")),
     "transfers": (TRANSFERS, ("amount", "", "", "")),
@@ -163,7 +167,8 @@ COLUMNS = {
 RATE_ROW = np.dtype([("time", "i8"), ("initial", "f8"), ("maintenance", "f8"), ("account", "i4")])
 BAR_ROW = np.dtype(
     [("time", "i8"), ("close", "f8"), ("index", "f8"), ("opening", "f8"), ("high", "f8"), ("low", "f8"),
-     ("volume", "f8"), ("open_interest", "f8"), ("bid", "f8"), ("ask", "f8"), ("depth", "f8"), ("funding", "f8"), ("market", "i2")], align=True)  # fmt: skip
+     ("volume", "f8"), ("open_interest", "f8"), ("bid", "f8"), ("ask", "f8"), ("depth", "f8"),
+     ("funding", "f8"), ("market", "i2")], align=True)  # fmt: skip
 
 # ---- rows of `World.clock`
 (NOW_S, TICK, STEP, RECORDING, DUE, ACTIVE, FULL, AGENDA_MINUTE, STARTED, RUNNING_S, MAKERS, LOGGED,
@@ -206,7 +211,7 @@ class World(NamedTuple):
     queue: npt.NDArray[np.int64]
     """(3, accounts): accounts that are due, under forced closing in the order in which it began, makers."""
     ranking: npt.NDArray[np.int64]
-    """(markets, 2, 3 + accounts): when made, how many, next place; then winners in the order of deleveraging."""
+    """(markets, 2, 3 + accounts): when made, how many, next place; then winners, first in rank first."""
     purse: npt.NDArray[np.int64]
     clock: npt.NDArray[np.int64]
     log: Any
@@ -215,7 +220,7 @@ class World(NamedTuple):
 
 @compiled
 def stamp(world: World) -> int:
-    """A time of its own for one thing that happens now, microseconds; rows of one time would have no order."""
+    """A time of its own for what happens now, microseconds; rows of one time would have no order."""
     world.clock[TICK] += 1
     return world.clock[STARTED] + world.clock[NOW_S] * SECOND_US + world.clock[TICK]
 

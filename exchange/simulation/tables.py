@@ -1,4 +1,4 @@
-"""The tables of an account-history dataset from the rows of a venue, as columns; times are int64 microseconds.
+"""The tables of an account-history dataset from the rows of a venue, as columns; times in microseconds.
 
 What does not change is given once (`fixed_tables`), the rest stretch by stretch (`stretch_tables`).
 """

@@ -45,11 +45,12 @@ from exchange.simulation.state import (
     TRADE,
     World,
     stamp,
+    whole_numbers,
 )  # fmt: skip
 from exchange.simulation.watch import LEVELS, enlist, watch
 from exchange.units import DAY_S
 
-NOTHING, REDUCE, OPEN, LEAVE = np.arange(4)
+NOTHING, REDUCE, OPEN, LEAVE = whole_numbers(4)
 """What a trader can mean to do; with a market and a share of the position, or signed dollars to open."""
 LEAST_ORDER_USD = 5.0
 CUSHION = 1.02
@@ -91,7 +92,7 @@ def plan(world: World, account: int) -> None:
     mood = min(max(turbulence(world), 0.5) ** s.mood_power, s.most_mood)
     looks = (state.deals_a_day + hurry(world, state.ratio)) * mood
     wait_s = draw_exponential(world, account, DAY_S / looks)
-    enlist(world, account, world.clock[NOW_S] + 1 + np.int64(min(wait_s, 1e8)))
+    enlist(world, account, world.clock[NOW_S] + 1 + int(min(wait_s, 1e8)))
 
 
 @compiled
@@ -101,7 +102,7 @@ def come_near(world: World, account: int, before: float) -> None:
     if state.kind >= MAKER or state.closing != 0 or state.ratio >= before:
         return
     if state.ratio <= state.stop * 1.01 and before > state.stop:
-        enlist(world, account, world.clock[NOW_S] + 1 + np.int64(draw_exponential(world, account, 5.0)))
+        enlist(world, account, world.clock[NOW_S] + 1 + int(draw_exponential(world, account, 5.0)))
     else:
         plan(world, account)
 
@@ -149,7 +150,7 @@ def visit(world: World, account: int) -> None:
 
 @compiled
 def _place(world: World, account: int, market: int, lots: int, aside: int) -> None:
-    """Send an order that was found to fit; what was set aside for an isolated one comes back if nothing fills."""
+    """Send an order that was found to fit; what was set aside for it comes back if nothing fills."""
     row = world.market[market]
     filled = send(world, account, market, lots, order_ticks(world, market, lots), row.taker_fee, TRADE)
     position = world.position[account, market]
@@ -202,7 +203,7 @@ def _go(world: World, account: int, mean_days: float) -> None:
     state.status = ABSENT
     state.paid_in = 0
     wait_s = draw_exponential(world, account, mean_days * DAY_S)
-    enlist(world, account, world.clock[NOW_S] + 60 + np.int64(min(wait_s, 1e8)))
+    enlist(world, account, world.clock[NOW_S] + 60 + int(min(wait_s, 1e8)))
 
 
 @compiled
@@ -213,10 +214,10 @@ def _arrive(world: World, account: int) -> None:
     if state.visits == 0:
         if state.pledge > 0:
             price = world.asset[state.pledge_asset].price
-            world.amount[account, state.pledge_asset] += np.int64(state.pledge / price)
+            world.amount[account, state.pledge_asset] += int(state.pledge / price)
     else:
         amount *= 0.2 + 0.8 * draw(world, account)
-    paid = max(np.int64(amount) // 10_000 * 10_000, np.int64(LEAST_ORDER_USD * MICRO))
+    paid = max(int(amount) // 10_000 * 10_000, int(LEAST_ORDER_USD * MICRO))
     state.visits = 1
     state.status = PRESENT
     transfer(world, account, paid)
@@ -229,7 +230,7 @@ def _answer_call(world: World, account: int) -> tuple[int, int, float]:
     weak = weakest(world, account) if state.isolated else NONE
     if draw(world, account) < state.rescue:
         _, _, _, needed, _, _ = figures(world, account, weak)
-        amount = np.int64(needed * MICRO * (1.0 + 2.0 * draw(world, account)))
+        amount = int(needed * MICRO * (1.0 + 2.0 * draw(world, account)))
         amount = min(amount, state.deposit) // 10_000 * 10_000
         if amount >= MICRO:
             transfer(world, account, amount)
@@ -250,8 +251,8 @@ def _decide(world: World, account: int) -> tuple[int, int, float]:
     if choice < (0.01 if held else 0.03) or (not held and equity < 2.0 * LEAST_ORDER_USD):
         return LEAVE, NONE, 1.0
     if choice < 0.06:
-        amount = np.int64(state.deposit * (0.1 + 0.4 * draw(world, account))) // 10_000 * 10_000
-        transfer(world, account, max(amount, np.int64(MICRO)))
+        amount = int(state.deposit * (0.1 + 0.4 * draw(world, account))) // 10_000 * 10_000
+        transfer(world, account, max(amount, int(MICRO)))
         return NOTHING, NONE, 0.0
     if choice < 0.16:
         _take_out(world, account, equity)
@@ -294,7 +295,7 @@ def _take_out(world: World, account: int, equity_usd: float) -> None:
         _, collateral, initial, _, _, _ = figures(world, account, NONE)
         free = min(free, (collateral - CUSHION * initial) * MICRO)
     amount = min(free, equity_usd * MICRO - state.paid_in) * (0.3 + 0.6 * draw(world, account))
-    taken = np.int64(amount) // 10_000 * 10_000
+    taken = int(amount) // 10_000 * 10_000
     if taken >= MICRO:
         transfer(world, account, -taken)
 
@@ -306,7 +307,7 @@ def _one_of_held(world: World, account: int) -> int:
     for market in range(world.market.shape[0]):
         if holds(world, account, market):
             count += 1
-    left = np.int64(draw(world, account) * count)
+    left = int(draw(world, account) * count)
     for market in range(world.market.shape[0]):
         if holds(world, account, market):
             if left == 0:
@@ -381,7 +382,7 @@ def _order_to_reduce(world: World, account: int, market: int, share: float) -> i
     row = world.market[market]
     held = world.position[account, market].lots
     each_usd = row.lot * row.mark
-    lots = np.int64(math.ceil(abs(held) * share))
+    lots = int(math.ceil(abs(held) * share))
     if share <= 1.0 and (abs(held) - lots) * each_usd < LEAST_ORDER_USD:
         lots = abs(held)
     lots = min(lots, most_lots(world, market))
@@ -409,7 +410,7 @@ def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -
     size_usd = min(abs(wanted_usd), world.settings[0].most_order * row.depth)
     if size_usd < LEAST_ORDER_USD:
         return 0, 0
-    lots = np.int64(size_usd / each_usd)
+    lots = int(size_usd / each_usd)
     world.purse[INTENDED] += micro(lots * each_usd)
     lots = min(lots, most_lots(world, market))
     for _ in range(5):
@@ -432,7 +433,7 @@ def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -
 
 @compiled
 def _aside(world: World, account: int, market: int, order: int, ticks: int) -> int:
-    """Micro-dollars to set aside for an isolated order: its share of leverage, and enough for initial margin."""
+    """Micro-dollars to set aside for an isolated order: by its leverage, enough for initial margin."""
     state = world.account[account]
     row = world.market[market]
     price = ticks * row.tick
@@ -446,4 +447,4 @@ def _aside(world: World, account: int, market: int, order: int, ticks: int) -> i
     needed = max(initial_margin_usd(world, market, after_usd), after_usd * rate)
     cost = abs(order) * row.lot * (abs(price - row.mark) + price * row.taker_fee)
     least = 1.05 * needed + cost - standing_usd
-    return np.int64(max(added_usd / state.leverage, least) * MICRO) + 10
+    return int(max(added_usd / state.leverage, least) * MICRO) + 10

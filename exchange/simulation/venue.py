@@ -119,7 +119,8 @@ class Venue:
         return self.paths.start_us + (self.minutes - 1) * MINUTE_US
 
     def run(self, until_minute: int | None = None) -> Iterator[Rows]:
-        """Go on to a minute (the end if None), yielding the rows of each stretch in the order of their times."""
+        """Go on to a minute (the end if None), yielding the rows of each stretch in order of time."""
+        paths = self.paths
         last = self.minutes if until_minute is None else min(until_minute, self.minutes)
         while self.minute < last:
             begins = self.history_minutes if self.minute < self.history_minutes else last
@@ -128,7 +129,8 @@ class Venue:
                 self._fund()
             self.minute = run_minutes(
                 self.world, self.minute, min(begins, last), self.trading_minute, self.history_minutes,
-                self.minutes - 1, self._spare, *self._arrays, self._funding_s, self.paths.start_us // SECOND_US, self._key,
+                self.minutes - 1, self._spare, paths.opening, paths.high, paths.low, paths.close,
+                paths.asset_price, self._funding_s, paths.start_us // SECOND_US, self._key,
             )  # fmt: skip
             if self.world.clock[FULL]:
                 raise AssertionError("a log of the venue overflowed")
@@ -202,11 +204,6 @@ class Venue:
         return int(self.world.purse[PAID_IN])
 
     # ---- making it
-
-    @property
-    def _arrays(self) -> tuple[npt.NDArray[np.float64], ...]:
-        paths = self.paths
-        return paths.opening, paths.high, paths.low, paths.close, paths.asset_price
 
     @property
     def _spare(self) -> int:

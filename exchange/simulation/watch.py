@@ -4,7 +4,8 @@ An account that is far from danger costs nothing. When it is looked at, the larg
 computed that leaves its collateral above the next level of its margin ratio, whichever way its markets go
 together: sum over positions of notional * sensitivity * r = collateral - level * maintenance. Each of its
 positions is then hung into a ring of its market at the price that is `r` away on the losing side. While no
-mark reaches such a price, the ratio is above the level, exactly; when one does, the account is looked at again.
+mark reaches such a price, the ratio is above the level, exactly; when one does, the account is looked at
+again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from exchange.simulation.state import (
     NONE,
     STEP,
     World,
+    whole_numbers,
 )  # fmt: skip
 
 LEVELS = np.array([3.0, 2.0, 1.5, 1.2, 1.0])
@@ -33,7 +35,7 @@ WIDTH = 0.0005
 BUCKETS = 8192
 REACH = 1.8
 """Log distance up to which prices are hung; a ring spans 4.1."""
-LOWER, UPPER = np.arange(2)
+LOWER, UPPER = whole_numbers(2)
 """Sides of a ring: where a fall, and where a rise, makes an account due."""
 AGENDA = 8192
 """Minutes that the agenda looks ahead."""
@@ -112,7 +114,7 @@ def next_level(ratio: float) -> float:
 
 @compiled
 def _sensitivity(world: World, account: int, market: int, level: float) -> float:
-    """Dollars by which collateral - level * maintenance falls at most per relative move against a position."""
+    """Dollars by which collateral - level * maintenance falls at most per relative move against it."""
     position = world.position[account, market]
     size = position.lots * world.market[market].lot
     notional = abs(size) * world.market[market].mark
