@@ -24,7 +24,7 @@ def walked(size_usd: float, depth_usd: float) -> float:
 
 @compiled
 def slippage(size_usd: float, depth_usd: float, half_spread: float) -> float:
-    """Average distance from the mid at which an order fills, a fraction: half the spread and half the walk."""
+    """Average distance from the mid at which an order fills, a fraction: half of spread and walk."""
     return half_spread + 0.5 * walked(size_usd, depth_usd)
 
 
@@ -32,4 +32,3 @@ def slippage(size_usd: float, depth_usd: float, half_spread: float) -> float:
 def size_within_usd(distance: float, depth_usd: float) -> float:
     """Notional that an order takes before it has walked `distance` beyond the best price."""
     return depth_usd * distance / DEPTH_AT
-

@@ -166,8 +166,8 @@ def bankruptcy_ticks(world: World, account: int, only: int, market: int) -> int:
     if math.isnan(price):
         return 1
     if size > 0.0:
-        return max(int(math.ceil(price / row.tick)), 1)
-    return max(int(math.floor(price / row.tick)), 1)
+        return max(math.ceil(price / row.tick), 1)
+    return max(math.floor(price / row.tick), 1)
 
 
 @compiled
@@ -178,7 +178,7 @@ def _close(world: World, account: int, only: int, market: int) -> None:
     held = world.position[account, market].lots
     each_usd = row.lot * row.mark
     wanted_usd = step_notional_usd(abs(held) * each_usd, state.first_notional, state.steps, world.rule[0])
-    lots = min(int(math.ceil(wanted_usd / each_usd)), abs(held))
+    lots = min(math.ceil(wanted_usd / each_usd), abs(held))
     side = 1 if held > 0 else -1
     limit = bankruptcy_ticks(world, account, only, market)
     sent = min(lots, most_lots(world, market))
@@ -381,7 +381,7 @@ def _share_out(world: World, account: int, market: int, lots: int, ticks: int, l
     for number in range(score.shape[0]):
         winner = entry[3 + number]
         held = world.position[winner, market].lots
-        part = min(int(math.ceil(taken[number] - 1e-9)), left, abs(held))
+        part = min(math.ceil(taken[number] - 1e-9), left, abs(held))
         if part > 0 and held * side < 0 and winner != account:
             _set_off(world, account, winner, market, part, ticks, limit)
             left -= part
@@ -398,7 +398,7 @@ def _set_off(world: World, account: int, winner: int, market: int, part: int, ti
     book_fill(world, winner, market, side * part, ticks, NIL, DELEVERAGE, time)
     row.traded += part * ticks * row.unit
     # at another price than bankruptcy the venue answers for what the account lacks
-    gap = side * (limit - ticks) * part * row.unit
+    gap = max(side * (limit - ticks) * part * row.unit, 0)
     if holds(world, account, market):
         world.position[account, market].quote += gap
     else:
@@ -407,7 +407,7 @@ def _set_off(world: World, account: int, winner: int, market: int, part: int, ti
     loss = max(int(side * (limit * row.tick - row.mark) * part * row.lot * MICRO), 0)
     taken = int(part * row.lot * row.mark * MICRO)
     log_event(world, winner, DELEVERAGED, market, taken, loss)
-    world.account[account].shortfall += loss
+    world.account[account].shortfall += max(loss, gap)
     if world.account[winner].isolated:
         snapshot(world, winner, stamp(world))
     look(world, winner)

@@ -170,8 +170,8 @@ def sell_pledged(world: World, account: int) -> None:
         if owed <= 0 or held <= 0:
             continue
         price = world.asset[asset].price
-        sold = min(held, int(math.ceil(owed / price)))
-        paid = int(math.floor(sold * price))
+        sold = min(held, math.ceil(owed / price))
+        paid = math.floor(sold * price)
         world.amount[account, asset] = held - sold
         state.cash += paid
         world.purse[DESK] -= paid
@@ -273,7 +273,7 @@ def pay_funding(world: World, market: int, rate: float) -> None:
     """Longs pay shorts on quantity times mark; what whole micro-dollars leave over is the venue's."""
     row = world.market[market]
     each = row.lot * world.market[market].mark * rate * MICRO
-    left = int(0)
+    left = 0
     for account in range(world.account.shape[0]):
         if holds(world, account, market):
             position = world.position[account, market]

@@ -116,8 +116,8 @@ def order_ticks(world: World, market: int, lots: int) -> int:
     size_usd = abs(lots) * row.lot * row.mid
     away = slippage(size_usd, row.depth, row.spread)
     if lots > 0:
-        return int(math.ceil(row.mid * (1.0 + away) / row.tick))
-    return max(int(math.floor(row.mid * (1.0 - away) / row.tick)), 1)
+        return math.ceil(row.mid * (1.0 + away) / row.tick)
+    return max(math.floor(row.mid * (1.0 - away) / row.tick), 1)
 
 
 @compiled
@@ -240,7 +240,7 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
             continue
         paid = abs(part) * ticks * row.unit * fee_rate
         # a penalty is rounded down: it may take all that is left, and no more
-        fee = int(math.ceil(paid)) if kind == TRADE else int(math.floor(paid))
+        fee = math.ceil(paid) if kind == TRADE else math.floor(paid)
         trade(world, account, maker, market, part, ticks, fee, kind)
         filled += part
         left -= part

@@ -96,7 +96,7 @@ class Settings(NamedTuple):
     """From this open interest of a market on its initial margin rises (dYdX), to 100% at the next."""
     open_interest_high_usd: float = float("inf")
     size_factor: float = 0.0
-    """Drift's imf: initial rate at least 0.8 of the static one plus this times the root of the size in units."""
+    """Drift's imf: initial rate at least 0.8 of the static one plus this times the root of the units."""
 
     # ---- traders
     stress_a_day: float = 0.7

@@ -382,7 +382,7 @@ def _order_to_reduce(world: World, account: int, market: int, share: float) -> i
     row = world.market[market]
     held = world.position[account, market].lots
     each_usd = row.lot * row.mark
-    lots = int(math.ceil(abs(held) * share))
+    lots = math.ceil(abs(held) * share)
     if share <= 1.0 and (abs(held) - lots) * each_usd < LEAST_ORDER_USD:
         lots = abs(held)
     lots = min(lots, most_lots(world, market))
