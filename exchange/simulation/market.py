@@ -248,7 +248,7 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
         size_usd = abs(filled) * row.lot * row.mid
         push = math.copysign(walked(size_usd, row.depth), filled)
         if kind == TRADE:
-            row.push += push
+            row.push += world.settings[0].ordinary_share * push
         else:
             row.wave += (1.0 - world.settings[0].permanent_share) * push
             row.shift += world.settings[0].permanent_share * push

@@ -53,22 +53,22 @@ class Habits(NamedTuple):
 
 
 MIX: dict[int, Habits] = {
-    RETAIL: Habits(0.55, 7.0, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
-    MOMENTUM: Habits(0.14, 6.0, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
-    REVERSAL: Habits(0.08, 5.2, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
-    CARRY: Habits(0.05, 2.8, 10.0, 0.4, 0.0, 0.0, 1.0, 0.0),
-    HEDGER: Habits(0.05, 2.4, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
-    WHALE: Habits(0.005, 4.0, 100.0, 0.3, 0.65, 0.1, 0.6, 0.6),
-    LINKED: Habits(0.125, 7.2, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
+    RETAIL: Habits(0.551, 7.6, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
+    MOMENTUM: Habits(0.14, 6.5, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
+    REVERSAL: Habits(0.08, 5.6, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
+    CARRY: Habits(0.05, 3.0, 6.0, 0.4, 0.0, 0.0, 1.0, 0.0),
+    HEDGER: Habits(0.05, 2.6, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
+    WHALE: Habits(0.004, 4.2, 100.0, 0.3, 0.65, 0.1, 0.6, 0.6),
+    LINKED: Habits(0.125, 7.8, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
 }
 """Kinds and what they do. Shares and medians fitted to the quantiles above; the rest swept."""
 
 WEALTH_MEDIAN_USD = 85.0
-WEALTH_BELOW, WEALTH_ABOVE = 2.1, 2.5
+WEALTH_BELOW, WEALTH_ABOVE = 2.2, 2.68
 """Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
 LEAST_WEALTH_USD, MOST_WEALTH_USD = 6.0, 5e6
 LEVERAGE_SPREAD = 0.85
-LEVERAGE_BY_WEALTH = 0.03
+LEVERAGE_BY_WEALTH = 0.06
 """Leverage falls with this power of wealth: large accounts are closed by force less often; fitted."""
 LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 25.0
 DEALS_SPREAD = 1.0

@@ -53,6 +53,8 @@ class Settings(NamedTuple):
     """Time over which depth follows the open interest of a market."""
     least_depth_usd: float = 150_000.0
     """Calm depth of the leading market on a venue with few traders: makers quote from other venues; swept."""
+    ordinary_share: float = 0.3
+    """Part of its walk that an ordinary order leaves in the price: most are split and patient; fitted."""
     most_walk: float = 0.03
     """Farthest that one order walks into the book; what is left waits for the next second."""
     skew: float = 0.15
@@ -102,10 +104,10 @@ class Settings(NamedTuple):
     stress_a_day: float = 0.7
     """Looks a day of an owner whose margin ratio is one below 3 (selling intensifies below 3, China 2015)."""
     stress_power: float = 1.5
-    mood_power: float = 1.3
+    mood_power: float = 2.0
     """Owners look more often with this power of fast over calm volatility; fitted to open interest that falls
     in a crash without being forced to."""
-    most_mood: float = 60.0
+    most_mood: float = 100.0
     most_order: float = 0.3
     """Largest order that a trader sends at once, over depth within 1%."""
 

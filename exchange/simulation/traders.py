@@ -221,6 +221,9 @@ def _arrive(world: World, account: int) -> None:
     state.visits = 1
     state.status = PRESENT
     transfer(world, account, paid)
+    if state.pledge > 0:
+        # what is pledged shows in no other row, and the first trade may lean on it
+        snapshot(world, account, stamp(world))
 
 
 @compiled
