@@ -175,6 +175,10 @@ def simulate(
       perprisk simulate venue --prices klines --from 2024-02-27 --to 2024-03-01
     """
     check_folder(out)
+    if prices is None and (start is not None or end is not None):
+        raise InputError("--from and --to choose from the prices of --prices, which is not given")
+    if prices is not None and scenario != "default":
+        raise InputError("--scenario is of generated prices, and --prices replays others")
     from pipelines import simulate as stage
 
     from_us = None if start is None else parse_time_us(start, "--from")
@@ -183,6 +187,31 @@ def simulate(
         out=out, accounts=accounts, days=days, seed=seed, prices=prices, scenario=scenario,
         from_us=from_us, to_us=to_us,
     )  # fmt: skip
+
+
+@app.command()
+def ingest(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Whose files they are: binance-vision.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", parser=_path, help="Folder with the files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=_path, help="Folder for the new dataset.")],
+    terms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", parser=_path, help="Contract terms to use in place of the assumed ones."
+        ),
+    ] = None,
+) -> int:
+    """Turn published market data into a dataset of prices.
+
+    \b
+    Examples:
+      perprisk ingest binance-vision downloads prices
+      perprisk ingest binance-vision downloads prices --terms terms.json
+    """
+    check_folder(out)
+    from pipelines import ingest as stage
+
+    return stage.run(adapter=adapter, src=src, out=out, terms=terms)
 
 
 @app.command()

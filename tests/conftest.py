@@ -41,11 +41,14 @@ def drift(real_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated venue of 600 accounts and 8 days, with a crash."""
+    """A generated venue of 600 accounts and 8 days, with a crash that ends in all kinds of default events."""
+    from exchange.simulation.settings import Settings
     from pipelines import simulate
 
+    # thin books, and next to no fund and backstop: losses reach winners however few the accounts are
+    settings = Settings(least_depth_usd=10_000.0, fund_share=1e-6, backstop_funding=1e-6)
     folder = tmp_path_factory.mktemp("venue") / "dataset"
-    simulate.run(folder, 600, 8.0, 11)
+    simulate.run(folder, 600, 8.0, 11, scenario="october-2025", settings=settings)
     return folder
 
 

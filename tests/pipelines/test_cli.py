@@ -103,14 +103,28 @@ def test_arguments_arrive_parsed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     every = 4 * HOUR_US
+    generated = {"prices": None, "scenario": "default", "from_us": None, "to_us": None}
     requests: list[tuple[str, dict[str, Any]]] = [
         ("demo", {"dataset": None, "out": Path("perprisk-demo")}),
         ("check d", {"dataset": Path("d"), "json_output": False}),
         ("check d --json", {"dataset": Path("d"), "json_output": True}),
-        ("simulate o", {"out": Path("o"), "accounts": 1500, "days": 30.0, "seed": 7}),
+        ("simulate o", {"out": Path("o"), "accounts": 1500, "days": None, "seed": 7, **generated}),
         (
-            "simulate o --accounts 3 --days 0.5 --seed 0",
-            {"out": Path("o"), "accounts": 3, "days": 0.5, "seed": 0},
+            "simulate o --accounts 3 --days 0.5 --seed 0 --scenario calm",
+            {"out": Path("o"), "accounts": 3, "days": 0.5, "seed": 0, **generated, "scenario": "calm"},
+        ),
+        (
+            "simulate o --prices p --from 2023-01-15 --to 2023-01-16",
+            {
+                "out": Path("o"),
+                "accounts": 1500,
+                "days": None,
+                "seed": 7,
+                **generated,
+                "prices": Path("p"),
+                "from_us": DAY,
+                "to_us": NEXT_DAY,
+            },
         ),
         (
             "ingest binance-vision s o",
@@ -221,6 +235,10 @@ EVALUATE = "evaluate d --model m --out o"
         ("simulate o --days 1e300", "--days: '1e300'"),
         ("simulate o --seed -1", "--seed: '-1'"),
         ("simulate o --seed 1e3", "--seed: '1e3'"),
+        ("simulate o --from 2023-01-01", "--from and --to choose from the prices of --prices"),
+        ("simulate o --to 2023-01-01", "--from and --to choose from the prices of --prices"),
+        ("simulate o --from soon --prices p", "--from: 'soon'"),
+        ("simulate o --prices p --scenario crash", "--scenario is of generated prices"),
         ("ingest", "ADAPTER"),
         ("ingest binance-vision s", "OUT"),
         ("ingest binance-vision '' o", "empty path"),
