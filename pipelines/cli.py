@@ -158,6 +158,14 @@ def simulate(
     scenario: Annotated[
         str, typer.Option(metavar="NAME", help="Of generated prices: default, calm, crash, october-2025.")
     ] = "default",
+    numbers: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a number of the venue; repeatable."),
+    ] = None,
+    shares: Annotated[
+        list[str] | None,
+        typer.Option("--mix", metavar="KIND=SHARE", help="Change a kind's share of traders; repeatable."),
+    ] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Replay prices from this time on.")
     ] = None,
@@ -173,6 +181,9 @@ def simulate(
       perprisk simulate venue --accounts 200 --days 7 --seed 1
       perprisk simulate venue --scenario october-2025 --days 2
       perprisk simulate venue --prices klines --from 2024-02-27 --to 2024-03-01
+      perprisk simulate venue --set deleveraging=hyperliquid --set spillover=0.5 --mix whale=0.02
+
+    The numbers of the venue and the kinds of traders are in docs/simulation.md.
     """
     check_folder(out)
     if prices is None and (start is not None or end is not None):
@@ -185,7 +196,8 @@ def simulate(
     to_us = None if end is None else parse_time_us(end, "--to")
     return stage.run(
         out=out, accounts=accounts, days=days, seed=seed, prices=prices, scenario=scenario,
-        from_us=from_us, to_us=to_us,
+        from_us=from_us, to_us=to_us, settings=stage.chosen_settings(numbers or ()),
+        mix=stage.chosen_mix(shares or ()),
     )  # fmt: skip
 
 

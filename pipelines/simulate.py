@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from exchange import deleveraging
 from exchange.errors import InputError
 from exchange.simulation.generated import DOLLAR, SCENARIOS, STABLECOIN, Habits, generated_paths
 from exchange.simulation.listings import ASSETS, Asset, Listing, listings
 from exchange.simulation.paths import MINUTES_A_DAY
+from exchange.simulation.population import MIX
+from exchange.simulation.population import Habits as TraderKind
 from exchange.simulation.settings import Settings
+from exchange.simulation.state import BACKSTOP, KIND_NAMES, MAKER
 from exchange.simulation.tables import (
     Coded,
     account_names,
@@ -25,6 +29,7 @@ from exchange.simulation.tables import (
 from exchange.simulation.venue import Venue
 from exchange.units import DAY_US, MINUTE_US
 from features.tables import TABLES
+from pipelines.damage import shown
 from pipelines.meta import META, Meta
 from pipelines.output import check_folder
 from pipelines.prices import ReplayedPath, load_paths
@@ -47,6 +52,22 @@ REPLAY_DEPTH_SHARE, REPLAY_HALF_SPREAD_BPS = 0.008, 1.5
 """Of a replayed market: calm depth within 1% over open interest, and half the spread."""
 
 
+RANKINGS = {
+    "bitmex": deleveraging.BITMEX,
+    "hyperliquid": deleveraging.HYPERLIQUID,
+    "binance": deleveraging.BINANCE,
+    "random": deleveraging.RANDOM,
+    "pro-rata": deleveraging.PRO_RATA,
+}
+DELEVERAGING_PRICES = {
+    "bankruptcy": deleveraging.AT_BANKRUPTCY,
+    "mark": deleveraging.AT_MARK,
+    "previous-oracle": deleveraging.AT_PREVIOUS_ORACLE,
+}
+WORDS = {"deleveraging": RANKINGS, "deleveraging_price": DELEVERAGING_PRICES}
+"""Settings that are chosen by word."""
+
+
 class Plan(NamedTuple):
     """One stretch of prices that a venue is run on."""
 
@@ -65,6 +86,7 @@ def run(
     from_us: int | None = None,
     to_us: int | None = None,
     settings: Settings | None = None,
+    mix: dict[int, TraderKind] | None = None,
 ) -> int:
     """Write `days` days of `accounts` traders into the folder `out`; the same arguments give the same bytes.
 
@@ -82,13 +104,18 @@ def run(
     source = GENERATED if prices is None else REPLAYED + prices.name
     if prices is None:
         plans = iter(
-            [Plan(generated_venue(accounts, 30.0 if days is None else days, seed, scenario, settings), "")]
+            [
+                Plan(
+                    generated_venue(accounts, 30.0 if days is None else days, seed, scenario, settings, mix),
+                    "",
+                )
+            ]
         )
         paths = 1
     else:
         found = _replays(prices, from_us, to_us, days, seed)
         paths = len(found)
-        plans = _replayed_venues(found, accounts, seed, settings)
+        plans = _replayed_venues(found, accounts, seed, settings, mix or MIX)
     with dataset_writer(out) as writer:
         first_us = last_us = 0
         gaps: list[dict[str, str]] = []
@@ -103,8 +130,51 @@ def run(
     return 0 if paths else 1
 
 
+def chosen_settings(pairs: Iterable[str]) -> Settings:
+    """Settings with numbers changed as `NAME=VALUE` says; InputError for a name or value that is none."""
+    changed: dict[str, float | int] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in Settings._fields:
+            raise InputError(f"--set: there is no number {shown(name)} of the venue (docs/simulation.md)")
+        if name in WORDS:
+            if text not in WORDS[name]:
+                raise InputError(f"--set {name}: must be one of {', '.join(WORDS[name])}, not {shown(text)}")
+            changed[name] = WORDS[name][text]
+            continue
+        changed[name] = _number(f"--set {name}", text)
+    return Settings()._replace(**changed)  # type: ignore[arg-type]
+
+
+def chosen_mix(pairs: Iterable[str]) -> dict[int, TraderKind]:
+    """Kinds of traders with shares changed as `KIND=SHARE` says; InputError for one that is none."""
+    mix = dict(MIX)
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        kinds = {KIND_NAMES[kind]: kind for kind in mix if kind not in (MAKER, BACKSTOP)}
+        if name not in kinds:
+            raise InputError(f"--mix: a kind of trader is one of {', '.join(kinds)}, not {shown(name)}")
+        mix[kinds[name]] = mix[kinds[name]]._replace(share=_number(f"--mix {name}", text))
+    return mix
+
+
+def _number(what: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0.0 <= value < float("inf"):
+        raise InputError(f"{what}: must be a number of at least 0, not {shown(text)}")
+    return value
+
+
 def generated_venue(
-    accounts: int, days: float, seed: int, scenario: str = "default", settings: Settings | None = None
+    accounts: int,
+    days: float,
+    seed: int,
+    scenario: str = "default",
+    settings: Settings | None = None,
+    mix: dict[int, TraderKind] | None = None,
 ) -> Venue:
     """A venue on prices of its own, that starts ten days after they do."""
     minutes = max(round(days * MINUTES_A_DAY), 1)
@@ -128,7 +198,9 @@ def generated_venue(
         SCENARIOS[scenario],
         HISTORY_MINUTES,
     )
-    return Venue(listed, paths, accounts, seed, HISTORY_MINUTES, settings=settings or Settings())
+    return Venue(
+        listed, paths, accounts, seed, HISTORY_MINUTES, settings=settings or Settings(), mix=mix or MIX
+    )
 
 
 def _replays(
@@ -150,7 +222,7 @@ def _replays(
 
 
 def _replayed_venues(
-    found: list[ReplayedPath], accounts: int, seed: int, settings: Settings
+    found: list[ReplayedPath], accounts: int, seed: int, settings: Settings, mix: dict[int, TraderKind]
 ) -> Iterator[Plan]:
     assets: tuple[Asset, ...] = tuple(asset for asset in ASSETS if asset.market is None)
     for number, replay in enumerate(found):
@@ -167,7 +239,7 @@ def _replayed_venues(
         history = min(REPLAY_HISTORY_MINUTES, minutes // 5)
         venue = Venue(
             listed, replay.paths, accounts, seed + number, history,
-            settings=settings._replace(permanent_share=0.0), assets=assets, warm_up_minutes=history,
+            settings=settings._replace(permanent_share=0.0), assets=assets, mix=mix, warm_up_minutes=history,
         )  # fmt: skip
         yield Plan(venue, f"p{number + 1}-" if len(found) > 1 else "")
 
