@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test check lint types imports wheel format docs bench soak lock
+.PHONY: help setup demo replays test check lint types imports wheel format docs bench soak lock
 
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -22,6 +22,14 @@ $(READY): requirements.lock pyproject.toml .ci/environment
 demo: $(READY) ## do the main job on a generated venue and write out/demo
 	@mkdir -p out
 	$(BIN)/perprisk demo --out out/demo
+
+KLINES ?= ../shared/data/binance-vision/klines-1m
+
+replays: $(READY) ## replay three days of falling prices from the published klines in KLINES
+	$(BIN)/python -m benchmarks.replays --klines $(KLINES) $(ARGS)
+
+replay-%: $(READY)
+	$(BIN)/python -m benchmarks.replays $* --klines $(KLINES) $(ARGS)
 
 WORKERS ?= 2
 
@@ -50,8 +58,8 @@ format: $(READY) ## lay out the code
 docs: $(READY) ## print docs/features.md from the catalogue
 	$(BIN)/python -m pipelines.feature_docs
 
-bench: $(READY) ## run every program in benchmarks/ but the soak; ARGS go to each
-	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v /soak || true); \
+bench: $(READY) ## run every program in benchmarks/ but soak and replays; ARGS go to each
+	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v -e /soak -e /replays || true); \
 	[ -n "$$programs" ] || { echo "benchmarks/ holds no program yet: nothing was measured"; exit 1; }; \
 	for program in $$programs; do echo "== $$program"; $(BIN)/python $$program $(ARGS); done
 

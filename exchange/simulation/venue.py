@@ -11,7 +11,7 @@ as a margin policy does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -319,6 +319,10 @@ def _world(
 
 
 def _record(values: Any) -> npt.NDArray[Any]:
-    """A NamedTuple of numbers as an array of one row, which compiled code hands on more cheaply."""
-    kinds = [(name, "i8" if isinstance(value, int) else "f8") for name, value in values._asdict().items()]
-    return np.array([tuple(values)], np.dtype(kinds))
+    """A NamedTuple of numbers as an array of one row, which compiled code hands on more cheaply.
+
+    Types are those of the fields, whatever was given: another layout would be compiled anew.
+    """
+    kinds = get_type_hints(type(values))
+    fields = [(name, "i8" if kinds[name] is int else "f8") for name in values._fields]
+    return np.array([tuple(values)], np.dtype(fields))
