@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo replays test check lint types imports wheel format docs bench soak lock
+.PHONY: help setup demo replay test check lint types imports wheel format docs bench soak lock
 
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -25,11 +25,8 @@ demo: $(READY) ## do the main job on a generated venue and write out/demo
 
 KLINES ?= ../shared/data/binance-vision/klines-1m
 
-replays: $(READY) ## replay three days of falling prices from the published klines in KLINES
-	$(BIN)/python -m benchmarks.replays --klines $(KLINES) $(ARGS)
-
-replay-%: $(READY)
-	$(BIN)/python -m benchmarks.replays $* --klines $(KLINES) $(ARGS)
+replay: $(READY) ## simulate the venue on published prices: DAY=2024-02-28 KLINES=folder
+	$(BIN)/python -m benchmarks.replays $(DAY) --klines $(KLINES) $(ARGS)
 
 WORKERS ?= 2
 
