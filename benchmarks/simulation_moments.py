@@ -266,7 +266,7 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--accounts", type=int, default=6_000)
-    parser.add_argument("--days", type=float, default=12.0)
+    parser.add_argument("--days", type=float, default=30.0)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
