@@ -59,6 +59,8 @@ def test_a_day_is_one_command(day: str, markets: list[str], klines: Path, tmp_pa
     # the venue follows the outside: its own trades move it by a few percent at most
     assert all(abs(move.mark_fall_1h - move.fall_1h) < 0.1 for move in moves)
 
+    assert (folder / "cascade.png").read_bytes().startswith(b"\x89PNG")
+
     outcome = replays.outcome(dataset)
     events = dataset.read("default_events")
     assert outcome.liquidated_accounts == events.filter(kind="liquidation")["account_id"].n_unique() > 0

@@ -56,7 +56,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
         return stage
 
     for name in COMMANDS:
-        monkeypatch.setattr(pipelines, name, types.SimpleNamespace(run=noting(name)), raising=False)
+        stage = types.SimpleNamespace(run=noting(name), chosen_settings=tuple, chosen_mix=tuple)
+        monkeypatch.setattr(pipelines, name, stage, raising=False)
     return called
 
 
@@ -103,7 +104,9 @@ def test_arguments_arrive_parsed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     every = 4 * HOUR_US
-    generated = {"prices": None, "scenario": "default", "from_us": None, "to_us": None}
+    generated: dict[str, Any] = {
+        "prices": None, "scenario": "default", "from_us": None, "to_us": None, "settings": (), "mix": (),
+    }  # fmt: skip
     requests: list[tuple[str, dict[str, Any]]] = [
         ("demo", {"dataset": None, "out": Path("perprisk-demo")}),
         ("check d", {"dataset": Path("d"), "json_output": False}),
@@ -112,6 +115,18 @@ def test_arguments_arrive_parsed(
         (
             "simulate o --accounts 3 --days 0.5 --seed 0 --scenario calm",
             {"out": Path("o"), "accounts": 3, "days": 0.5, "seed": 0, **generated, "scenario": "calm"},
+        ),
+        (
+            "simulate o --set spillover=0 --set thinning=1 --mix whale=0.1",
+            {
+                "out": Path("o"),
+                "accounts": 1500,
+                "days": None,
+                "seed": 7,
+                **generated,
+                "settings": ("spillover=0", "thinning=1"),
+                "mix": ("whale=0.1",),
+            },
         ),
         (
             "simulate o --prices p --from 2023-01-15 --to 2023-01-16",
