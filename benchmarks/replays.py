@@ -26,7 +26,6 @@ from exchange.errors import InputError, PerpriskError
 from exchange.units import DAY_US, MINUTE_US, SECOND_US
 from pipelines import ingest, simulate
 from pipelines.binance_vision import files_under
-from pipelines.cascade import write_summary
 from pipelines.store import Dataset
 from pipelines.times import parse_time_us
 
@@ -77,7 +76,6 @@ def replay_day(day: str, klines: Path, out: Path, accounts: int, seed: int) -> P
         out / "dataset", accounts, None, seed, prices=out / "prices",
         from_us=begin_us - DAY_US, to_us=begin_us + 2 * DAY_US,
     )  # fmt: skip
-    write_summary(out / "dataset")
     return out / "dataset"
 
 

@@ -29,6 +29,7 @@ from exchange.simulation.tables import (
 from exchange.simulation.venue import Venue
 from exchange.units import DAY_US, MINUTE_US
 from features.tables import TABLES
+from pipelines.cascade import write_summary
 from pipelines.damage import shown
 from pipelines.meta import META, Meta
 from pipelines.output import check_folder
@@ -127,6 +128,7 @@ def run(
             last_us = plan.venue.end_us
         meta = Meta(VENUE, "accounts", first_us, last_us, gaps=tuple(gaps), source=source, seed=seed)
         writer.close(meta)
+        write_summary(writer.folder)
     return 0 if paths else 1
 
 
