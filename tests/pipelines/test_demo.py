@@ -101,12 +101,12 @@ def assert_self_contained(text: str) -> Page:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo on a tiny generated venue."""
+    """The demo on a small simulated venue: large enough for liquidations before the cut and after it."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "VENUE_ACCOUNTS", 120)
+        patch.setattr(demo, "VENUE_ACCOUNTS", 500)
         patch.setattr(demo, "VENUE_DAYS", 6.0)
-        patch.setattr(demo, "VENUE_SEED", 3)  # liquidations before the cut and after it
+        patch.setattr(demo, "VENUE_SEED", 3)
         patch.chdir(folder)
         assert run(["demo", "--out", "out"]) == 0
     return folder / "out"
