@@ -5,7 +5,7 @@
 Each run of the default venue is a process of its own, so that its greatest memory is its own; compiled code
 is loaded before. Seconds are processor time. A step is a minute in the life of one account; warm-up and the
 seconds of busy minutes are paid for but not counted. "paths" are prices and population, "run" is the venue,
-"write" is what `perprisk simulate` takes beyond both. Slopes are of log seconds over log work, 1 where linear.
+"write" is what `perprisk simulate` takes beyond both. Slopes are of log seconds over log work: 1 if linear.
 """
 
 from __future__ import annotations
