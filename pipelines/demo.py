@@ -26,7 +26,7 @@ REPORT = "report.html"
 TRAINED_SHARE = 0.6
 """Share of the history that the demo trains on; the model is judged on what came after."""
 
-VENUE_ACCOUNTS, VENUE_DAYS, VENUE_SEED = 1_500, 30.0, 7
+VENUE_ACCOUNTS, VENUE_DAYS, VENUE_SEED = 1_200, 24.0, 7
 SCORED_DAYS = 2
 """Days at the end of the history whose scores are written out."""
 
