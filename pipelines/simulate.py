@@ -116,7 +116,7 @@ def run(
     else:
         found = _replays(prices, from_us, to_us, days, seed)
         paths = len(found)
-        plans = _replayed_venues(found, accounts, seed, settings, mix or MIX)
+        plans = _replayed_venues(found, accounts, seed, settings, mix or MIX, from_us)
     with dataset_writer(out) as writer:
         first_us = last_us = 0
         gaps: list[dict[str, str]] = []
@@ -224,7 +224,12 @@ def _replays(
 
 
 def _replayed_venues(
-    found: list[ReplayedPath], accounts: int, seed: int, settings: Settings, mix: dict[int, TraderKind]
+    found: list[ReplayedPath],
+    accounts: int,
+    seed: int,
+    settings: Settings,
+    mix: dict[int, TraderKind],
+    from_us: int | None,
 ) -> Iterator[Plan]:
     assets: tuple[Asset, ...] = tuple(asset for asset in ASSETS if asset.market is None)
     for number, replay in enumerate(found):
@@ -238,7 +243,10 @@ def _replayed_venues(
             for m, market in enumerate(replay.markets)
         ]  # fmt: skip
         minutes = len(replay.paths.opening)
+        # traders settle in before what was asked for, else in the first part of the path
         history = min(REPLAY_HISTORY_MINUTES, minutes // 5)
+        if from_us is not None and 60 <= (from_us - replay.paths.start_us) // MINUTE_US < minutes - 1:
+            history = (from_us - replay.paths.start_us) // MINUTE_US
         venue = Venue(
             listed, replay.paths, accounts, seed + number, history,
             settings=settings._replace(permanent_share=0.0), assets=assets, mix=mix, warm_up_minutes=history,

@@ -201,6 +201,8 @@ def stretch_tables(venue: Venue, rows: Rows, names: Names) -> dict[str, Columns]
 def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict[str, Columns]:
     """Bars, books every five minutes, and funding where it was paid; books need no trader to be there."""
     paid = bars[~np.isnan(bars["funding"])]
+    # before anybody traded here nothing is known of either, which is not the same as nothing
+    traded = bars["open_interest"] > 0.0
     booked = bars[bars["time"] % (BOOK_MINUTES * MINUTE_US) == 0]
     half = (booked["ask"] - booked["bid"]) / (booked["ask"] + booked["bid"])
     distance = np.array(DISTANCES_BPS) * BPS
@@ -215,8 +217,8 @@ def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict
             "mark_open": bars["opening"],
             "mark_high": bars["high"],
             "mark_low": bars["low"],
-            "volume_usd": bars["volume"],
-            "open_interest_usd": bars["open_interest"],
+            "volume_usd": np.where(traded, bars["volume"], np.nan),
+            "open_interest_usd": np.where(traded, bars["open_interest"], np.nan),
         },
         "book_depth": {
             "time": booked["time"],

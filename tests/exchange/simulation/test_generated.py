@@ -169,7 +169,7 @@ def test_ordinary_crash():
         falls.append(1.0 - low / path.opening[at])
         backs.append((after - low)[0] / (path.opening[at] - low)[0])
     mean = np.mean(falls, axis=0)
-    assert 0.08 < mean[0] < 0.20
+    assert 0.05 < mean[0] < 0.15
     assert np.argsort(mean)[0] == 0 and mean[-1] > 1.3 * mean[0]  # with beta
     assert 0.3 < np.median(backs) < 1.0
 
