@@ -30,6 +30,7 @@ from exchange.simulation.ledger import (
     figures,
     holds,
     maintenance_margin_usd,
+    micro,
     quantity,
     sell_pledged,
     snapshot,
@@ -327,7 +328,19 @@ def _make_ranking(world: World, market: int, side: int) -> np.ndarray:
 
 
 @compiled
-def _next_winner(world: World, market: int, side: int, loser: int) -> int:
+def _bearable(world: World, account: int, market: int, side: int, ticks: int) -> int:
+    """Lots of a winner that can be closed at a price before all that stands behind them is used up."""
+    row = world.market[market]
+    held = abs(world.position[account, market].lots)
+    loss = side * (ticks - int(np.rint(row.mark / row.tick))) * row.unit
+    if loss <= 0:
+        return held
+    equity, _, _, _, _, _ = figures(world, account, market if world.account[account].isolated else NONE)
+    return min(held, micro(max(equity, 0.0)) // loss)
+
+
+@compiled
+def _next_winner(world: World, market: int, side: int, loser: int, ticks: int) -> int:
     """The account to be deleveraged next, -1 for none; remembers its place."""
     entry = world.ranking[market, 0 if side > 0 else 1]
     for attempt in range(2):
@@ -340,6 +353,7 @@ def _next_winner(world: World, market: int, side: int, loser: int) -> int:
                 account != loser
                 and holds(world, account, market)
                 and world.position[account, market].lots * side < 0
+                and _bearable(world, account, market, side, ticks) > 0
             ):
                 return account
             entry[2] += 1
@@ -359,10 +373,10 @@ def _deleverage(world: World, account: int, market: int, lots: int, limit: int) 
     if world.settings[0].deleveraging == PRO_RATA:
         lots -= _share_out(world, account, market, lots, ticks, limit)
     while lots > 0:
-        winner = _next_winner(world, market, side, account)
+        winner = _next_winner(world, market, side, account, ticks)
         if winner < 0:
             return
-        part = min(lots, abs(world.position[winner, market].lots))
+        part = min(lots, _bearable(world, winner, market, side, ticks))
         _set_off(world, account, winner, market, part, ticks, limit)
         lots -= part
 
@@ -381,8 +395,10 @@ def _share_out(world: World, account: int, market: int, lots: int, ticks: int, l
     for number in range(score.shape[0]):
         winner = entry[3 + number]
         held = world.position[winner, market].lots
-        part = min(math.ceil(taken[number] - 1e-9), left, abs(held))
-        if part > 0 and held * side < 0 and winner != account:
+        if held * side >= 0 or winner == account:
+            continue
+        part = min(math.ceil(taken[number] - 1e-9), left, _bearable(world, winner, market, side, ticks))
+        if part > 0:
             _set_off(world, account, winner, market, part, ticks, limit)
             left -= part
     return lots - left

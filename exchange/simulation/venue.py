@@ -179,6 +179,8 @@ class Venue:
         rows = np.zeros(len(accounts), RATE_ROW)
         rows["time"] = self.paths.start_us + self.minute * MINUTE_US
         rows["account"], rows["initial"], rows["maintenance"] = accounts, initial, maintenance
+        if not len(accounts):
+            return
         # of two rates for one account at one time the later is in force
         self._rates = [
             old[(old["time"] != rows["time"][:1]) | ~np.isin(old["account"], accounts)] for old in self._rates

@@ -216,7 +216,11 @@ def test_steps_are_those_of_the_rule(of_start: int, first: float, later: float, 
         expected.append(min(math.ceil(wanted / 0.9894 - 1e-9), left))
         left -= expected[-1]
     go_on(stage, len(expected))
-    assert steps_of(stage) == pytest.approx(expected, abs=1)
+    # a lot more or less by rounding at each step; what is left at the end differs by their sum
+    done = steps_of(stage)
+    assert len(done) == len(expected)
+    assert done[:-1] == pytest.approx(expected[:-1], abs=1)
+    assert done[-1] == pytest.approx(expected[-1], abs=len(expected))
 
 
 def test_the_largest_position_goes_first() -> None:
