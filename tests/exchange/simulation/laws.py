@@ -6,6 +6,7 @@ the test has not been kept.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
@@ -164,7 +165,10 @@ class _Reading:
         value = (
             sum(lots for lots in held if lots > 0) * self.replay.terms[market].lot_size * row["mark_close"]
         )
-        if abs(value - row["open_interest_usd"]) > 1e-9 * value + SLACK_USD:
+        # nothing is told before anybody traded
+        told = row["open_interest_usd"]
+        told = 0.0 if told is None or math.isnan(told) else told
+        if abs(value - told) > 1e-9 * value + SLACK_USD:
             self.say("open interest", row, value)
         self.tried["bars"] += 1
 

@@ -165,7 +165,7 @@ def test_size_raises_initial_margin_by_its_root() -> None:
 
 
 @law
-@given(st.floats(-0.05, 0.05).filter(bool), st.floats(1.0, 60.0))
+@given(st.floats(-0.05, 0.05).filter(lambda push: abs(push) > 1e-6), st.floats(1.0, 60.0))
 def test_a_push_decays_and_what_forced_orders_leave_stays(push: float, elapsed: float) -> None:
     stage = Stage([0.0])
     row = stage.world.market[0]
