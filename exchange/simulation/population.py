@@ -177,7 +177,7 @@ def population(
     pledge = np.where(pledges, wealth * rng.uniform(0.3, 0.9, accounts), 0.0)
     out["pledge"][trader] = (pledge * MICRO).astype(np.int64)
     out["pledge_asset"][trader] = rng.integers(1, max(assets, 2), accounts)
-    out["deposit"][trader] = (np.round(wealth - pledge, 2) * MICRO).astype(np.int64)
+    out["deposit"][trader] = np.rint((wealth - pledge) * 100).astype(np.int64) * (MICRO // 100)
 
     present = rng.random(accounts) < PRESENT_SHARE
     # those who are there already come in over the first quarter of the warm-up
