@@ -1,8 +1,13 @@
-"""Volatility of one price, kept up by recursion as bars arrive at any spacing.
+"""Volatility of one price, kept up by recursion as bars arrive at any spacing, and its forecast.
 
 Every estimator is a variance per second. EWMA weights halve with elapsed time, so irregular bars need
 no resampling; HAR (Corsi 2009) averages realised variance over a day, a week and a month from a ring of
-hourly sums; bipower variation (Barndorff-Nielsen and Shephard 2004) sees what jumps add.
+hourly sums; bipower variation (Barndorff-Nielsen and Shephard 2004) sees what jumps add; GARCH(1,1)
+(Bollerslev 1986) runs on the hours of the clock.
+
+`forecast_variance` is what `benchmarks/volatility.py` found best: a ladder of logs from slow to fast, each
+rung moved from the one below by as much as its number of bars can bear, weighed by horizon. Formulas and
+the table are in docs/volatility.md.
 """
 
 from __future__ import annotations
@@ -16,9 +21,8 @@ from exchange.compiled import compiled
 from exchange.units import DAY_S, HOUR_S, HOUR_US, SECOND_US, YEAR_S
 
 HALF_LIVES_H = (1.0, 6.0, 48.0)
-"""EWMA half-lives; the columns of a variance row."""
+"""EWMA half-lives; the columns of a variance row. Bipower variation has the last of them."""
 
-BIPOWER_HALF_LIFE_H = 48.0
 RING_HOURS = 720
 """A month of hourly realised variance."""
 
@@ -37,9 +41,57 @@ LEAST_VARIANCE = 1e-4 * PRIOR_VARIANCE
 PEGGED_VARIANCE = 0.05**2 * PRIOR_VARIANCE
 """An asset that moves less than 5% a year is held to something; no coin is as quiet."""
 
-# What a series carries beside its variances: columns of its float row ...
-LAST_RETURN, BIPOWER, HAR, FIRST_TIME = 0, 1, 2, 3
-SERIES_COLUMNS = 4
+# Parameters fitted by `python -m benchmarks.volatility DATA --fit`.
+GARCH_ALPHA, GARCH_BETA = 0.171, 0.764
+"""Of hourly returns, medians over coins; the rest of the weight pulls to the price's own long average."""
+
+WEIGHTED_H = (1.0, 8.0, 24.0)
+WEIGHTS = (
+    (0.205, 0.767, 0.000, 0.000, 0.000),
+    (0.244, 0.505, 0.000, 0.095, 0.230),
+    (0.222, 0.106, 0.372, 0.050, 0.324),
+)
+"""By horizon: constant, then the rungs of 1, 6 and 48 hours and the level; what they lack to one the prior has."""
+
+BARS_TO_TRUST = 4.0
+"""A mean over so many bars counts half, the slower rung the other half."""
+
+DAYS_TO_TRUST = 15.0
+"""A price known for so long has a level half its own, half the prior's."""
+
+LEVEL_HALF_LIFE_H = 60 * 24.0
+LEVEL_FROM_S = 12 * HOUR_S
+"""The level takes in nothing while the first day is younger than this."""
+
+LEAST_STEP = -2.5
+"""A rung lies at most this far below the slower one: a mark that stood still for an hour will move again."""
+
+LEAST_BIPOWER = 0.1
+"""Bipower variation counts as at least this share of the variance: stale marks make it vanish."""
+
+# What a series carries beside its variances: columns of its float row.
+(
+    LAST_RETURN,  # size of the last return over the square root of its seconds
+    BIPOWER,
+    HAR,
+    FIRST_TIME,
+    KNOWN_S,  # from the first price to the last
+    DAY_BEFORE,  # sums of the ring over the 23, 167 and 719 hours before the last bar's
+    WEEK_BEFORE,
+    MONTH_BEFORE,
+    BARS_1H,  # bars in the mean life of each EWMA
+    BARS_6H,
+    BARS_48H,
+    LEVEL,  # mean of the log of the last day's variance, taken every hour
+    LEVEL_HOURS,
+    GARCH,  # variance per second of the clock hour in progress
+    HOUR_RETURN,  # return within that hour so far
+    TOTAL,  # sum of all squared returns
+) = range(16)
+SERIES_COLUMNS = 16
+
+RUNGS = 5
+"""One, three half-lives, the level."""
 
 
 @compiled
@@ -60,50 +112,160 @@ def observe_price(
     seconds = elapsed_us / SECOND_US
     squared = log_return * log_return
     rate = squared / seconds
-    for k in range(len(HALF_LIVES_H)):
-        if math.isnan(variance[k]):
-            variance[k] = rate
-        else:
-            keep = math.exp(-math.log(2.0) * seconds / (HALF_LIVES_H[k] * HOUR_S))
-            variance[k] = keep * variance[k] + (1.0 - keep) * rate
+    scaled = math.sqrt(rate)
+    # Half-lives of 48, 6 and 1 hours: one exponential serves all.
+    keep_48h = math.exp(-math.log(2.0) * seconds / (48.0 * HOUR_S))
+    squared_keep = keep_48h * keep_48h
+    fourth = squared_keep * squared_keep
+    keep_6h = fourth * fourth
+    cubed_keep = keep_6h * keep_6h * keep_6h
+    keep_1h = cubed_keep * cubed_keep
 
-    scaled = abs(log_return) / math.sqrt(seconds)
-    if not math.isnan(series[LAST_RETURN]):
+    if math.isnan(variance[0]):
+        variance[:] = rate
+        series[FIRST_TIME] = time_us - elapsed_us
+        series[DAY_BEFORE : BARS_48H + 1] = 0.0
+        series[LEVEL_HOURS] = 0.0
+        series[HOUR_RETURN] = 0.0
+        series[TOTAL] = 0.0
+    else:
+        variance[0] = keep_1h * variance[0] + (1.0 - keep_1h) * rate
+        variance[1] = keep_6h * variance[1] + (1.0 - keep_6h) * rate
+        variance[2] = keep_48h * variance[2] + (1.0 - keep_48h) * rate
         product = 0.5 * math.pi * scaled * series[LAST_RETURN]
         if math.isnan(series[BIPOWER]):
             series[BIPOWER] = product
         else:
-            keep = math.exp(-math.log(2.0) * seconds / (BIPOWER_HALF_LIFE_H * HOUR_S))
-            series[BIPOWER] = keep * series[BIPOWER] + (1.0 - keep) * product
+            series[BIPOWER] = keep_48h * series[BIPOWER] + (1.0 - keep_48h) * product
     series[LAST_RETURN] = scaled
+    series[BARS_1H] = keep_1h * series[BARS_1H] + 1.0
+    series[BARS_6H] = keep_6h * series[BARS_6H] + 1.0
+    series[BARS_48H] = keep_48h * series[BARS_48H] + 1.0
+    series[TOTAL] += squared
+    known = (time_us - series[FIRST_TIME]) / SECOND_US
+    series[KNOWN_S] = known
 
-    previous_us = time_us - elapsed_us
     # Hours end with their last moment, so that a bar of a whole hour falls into the hour it covers.
     hour = (time_us - 1) // HOUR_US
+    slot = hour % RING_HOURS
+    inside_us = time_us - hour * HOUR_US
+    if elapsed_us < inside_us:
+        ring[slot] += squared
+    else:
+        _enter_hours(squared, time_us, elapsed_us, hour, series, ring)
+
+    inside = inside_us / SECOND_US  # windows reach back whole hours from the hour in progress
+    now = ring[slot]
+    day = (series[DAY_BEFORE] + now) / min(known, DAY_S - HOUR_S + inside)
+    week = (series[WEEK_BEFORE] + now) / min(known, 7 * DAY_S - HOUR_S + inside)
+    month = (series[MONTH_BEFORE] + now) / min(known, 30 * DAY_S - HOUR_S + inside)
+    series[HAR] = HAR_DAY * day + HAR_WEEK * week + HAR_MONTH * month
+
+    if elapsed_us <= inside_us < HOUR_US:
+        series[HOUR_RETURN] += log_return
+    else:
+        _close_hours(log_return, time_us, elapsed_us, day, series)
+
+
+@compiled
+def _enter_hours(
+    squared: float,
+    time_us: int,
+    elapsed_us: int,
+    hour: int,
+    series: npt.NDArray[np.float64],
+    ring: npt.NDArray[np.float64],
+) -> None:
+    """Clear the hours that a return reaches into, share it among them, and sum up those before the last.
+
+    Sums are taken from the ring every time, so no residue of what has left stays in them.
+    """
+    previous_us = time_us - elapsed_us
     spanned = hour - (previous_us - 1) // HOUR_US
-    if math.isnan(series[FIRST_TIME]):
-        series[FIRST_TIME] = previous_us
     for passed in range(min(spanned, RING_HOURS)):
         ring[(hour - passed) % RING_HOURS] = 0.0
     for passed in range(min(spanned + 1, RING_HOURS)):
         begins_us = (hour - passed) * HOUR_US
         inside_us = max(min(time_us, begins_us + HOUR_US) - max(previous_us, begins_us), 0)
         ring[(hour - passed) % RING_HOURS] += squared * (inside_us / elapsed_us)
+    day = _sum_of_hours(ring, hour - 23, 23)
+    week = day + _sum_of_hours(ring, hour - 167, 144)
+    series[DAY_BEFORE] = day
+    series[WEEK_BEFORE] = week
+    series[MONTH_BEFORE] = week + _sum_of_hours(ring, hour - 719, 552)
 
-    day = week = month = 0.0
-    for back in range(RING_HOURS):
-        value = ring[(hour - back) % RING_HOURS]
-        month += value
-        if back < 168:
-            week += value
-            if back < 24:
-                day += value
-    known = (time_us - series[FIRST_TIME]) / SECOND_US
-    series[HAR] = (
-        HAR_DAY * day / min(known, DAY_S)
-        + HAR_WEEK * week / min(known, 7 * DAY_S)
-        + HAR_MONTH * month / min(known, 30 * DAY_S)
-    )
+
+@compiled
+def _sum_of_hours(ring: npt.NDArray[np.float64], first: int, count: int) -> float:
+    """Sum of `count` hours from hour `first`, in four partial sums that the processor adds side by side."""
+    start = first % RING_HOURS
+    a = b = c = d = 0.0
+    for begin, end in ((start, min(start + count, RING_HOURS)), (0, start + count - RING_HOURS)):
+        i = begin
+        while i + 4 <= end:
+            a += ring[i]
+            b += ring[i + 1]
+            c += ring[i + 2]
+            d += ring[i + 3]
+            i += 4
+        while i < end:
+            a += ring[i]
+            i += 1
+    return (a + b) + (c + d)
+
+
+@compiled
+def _close_hours(
+    log_return: float,
+    time_us: int,
+    elapsed_us: int,
+    day: float,
+    series: npt.NDArray[np.float64],
+) -> None:
+    """What happens once for each clock hour that ends within a bar: the steps of GARCH and of the level."""
+    previous_us = time_us - elapsed_us
+    closed = time_us // HOUR_US - previous_us // HOUR_US
+    known = series[KNOWN_S]
+    trust = DAYS_TO_TRUST * DAY_S
+    long_run = (series[TOTAL] + trust * PRIOR_VARIANCE) / (known + trust)
+    # A return is shared among hours so that its square is shared by time.
+    first_us = HOUR_US - previous_us % HOUR_US
+    whole = series[HOUR_RETURN] + log_return * math.sqrt(first_us / elapsed_us)
+    last_us = time_us % HOUR_US
+    series[HOUR_RETURN] = log_return * math.sqrt(last_us / elapsed_us)
+    garch = long_run if math.isnan(series[GARCH]) else series[GARCH]
+    garch = garch_step(garch, whole * whole / HOUR_S, long_run, GARCH_ALPHA, GARCH_BETA, 1)
+    if closed > 1:
+        rate = log_return * log_return / (elapsed_us / SECOND_US)
+        garch = garch_step(garch, rate, long_run, GARCH_ALPHA, GARCH_BETA, closed - 1)
+    series[GARCH] = garch
+
+    if known >= LEVEL_FROM_S:
+        keep = math.exp(-math.log(2.0) * closed / LEVEL_HALF_LIFE_H)
+        added = (1.0 - keep) / (1.0 - math.exp(-math.log(2.0) / LEVEL_HALF_LIFE_H))
+        before = keep * series[LEVEL_HOURS]
+        seen = math.log(max(day, LEAST_VARIANCE))
+        old = 0.0 if math.isnan(series[LEVEL]) else series[LEVEL]
+        series[LEVEL_HOURS] = before + added
+        series[LEVEL] = (before * old + added * seen) / (before + added)
+
+
+@compiled
+def garch_step(
+    variance: float, squared: float, long_run: float, alpha: float, beta: float, hours: int
+) -> float:
+    """GARCH(1,1) variance after `hours` hours of equal squared return, all as rates per second."""
+    drive = (1.0 - alpha - beta) * long_run + alpha * squared
+    keep = math.pow(beta, hours)
+    return keep * variance + drive * (1.0 - keep) / (1.0 - beta)
+
+
+@compiled
+def garch_variance(variance: float, long_run: float, alpha: float, beta: float, horizon_s: float) -> float:
+    """Mean variance per second over the horizon from the next hour's: it returns to the long run by alpha + beta."""
+    hours = horizon_s / HOUR_S
+    stay = alpha + beta
+    return long_run + (variance - long_run) * (1.0 - math.pow(stay, hours)) / (hours * (1.0 - stay))
 
 
 @compiled
@@ -126,3 +288,49 @@ def slow_variance(variance_48h: float) -> float:
         return math.nan
     seen = math.log(max(variance_48h, LEAST_VARIANCE))
     return math.exp((1.0 - PRIOR_WEIGHT) * seen + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE))
+
+
+@compiled
+def _rung(below: float, seen: float, bars: float) -> float:
+    """A faster estimate's log, trusted by its number of bars, from the slower rung below it."""
+    return below + bars / (bars + BARS_TO_TRUST) * max(seen - below, LEAST_STEP)
+
+
+@compiled
+def climb(
+    series: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Logs of the rungs of 1, 6 and 48 hours and of the level, over the prior; NaN before the second price."""
+    if math.isnan(variance[0]):
+        return math.nan, math.nan, math.nan, math.nan
+    prior = math.log(PRIOR_VARIANCE)
+    known = series[KNOWN_S]
+    level = 0.0
+    if not math.isnan(series[LEVEL]):
+        level = known / (known + DAYS_TO_TRUST * DAY_S) * (series[LEVEL] - prior)
+    slow = max(variance[2], LEAST_VARIANCE)
+    smooth = slow if math.isnan(series[BIPOWER]) else max(series[BIPOWER], LEAST_BIPOWER * slow)
+    # Half the jumps in logs count: what jumped may jump again, though less than it did.
+    days = _rung(level, 0.5 * math.log(slow / PRIOR_VARIANCE * (smooth / PRIOR_VARIANCE)), series[BARS_48H])
+    hours = _rung(days, math.log(max(variance[1], LEAST_VARIANCE)) - prior, series[BARS_6H])
+    hour = _rung(hours, math.log(max(variance[0], LEAST_VARIANCE)) - prior, series[BARS_1H])
+    return hour, hours, days, level
+
+
+@compiled
+def forecast_variance(
+    series: npt.NDArray[np.float64], variance: npt.NDArray[np.float64], horizon_s: float
+) -> float:
+    """Variance per second expected on average over the coming `horizon_s`; NaN before the second price.
+
+    Weights between two horizons that were fitted lie between theirs by the log of the horizon; beyond the
+    first and last they are theirs.
+    """
+    hour, hours, days, level = climb(series, variance)
+    horizon_h = min(max(horizon_s / HOUR_S, WEIGHTED_H[0]), WEIGHTED_H[2])
+    later = 1 if horizon_h <= WEIGHTED_H[1] else 2
+    part = math.log(horizon_h / WEIGHTED_H[later - 1]) / math.log(WEIGHTED_H[later] / WEIGHTED_H[later - 1])
+    a, b = WEIGHTS[later - 1], WEIGHTS[later]
+    early = a[0] + a[1] * hour + a[2] * hours + a[3] * days + a[4] * level
+    late = b[0] + b[1] * hour + b[2] * hours + b[3] * days + b[4] * level
+    return PRIOR_VARIANCE * math.exp(early + part * (late - early))

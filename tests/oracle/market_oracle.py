@@ -63,7 +63,7 @@ def bipower(points: Points) -> float:
 
 
 def har(points: Points) -> float:
-    """0.4, 0.35, 0.25 of the realised variance of the last 24, 168 and 720 clock hours."""
+    """0.4, 0.35, 0.25 of the mean variance over the last 24, 168 and 720 clock hours, the last of them begun."""
     if len(points) < 2:
         return NAN
     last = points[-1][0]
@@ -75,7 +75,7 @@ def har(points: Points) -> float:
             r * r * max(end - max(end - seconds * SECOND, since), 0.0) / (seconds * SECOND)
             for end, r, seconds in returns(points)
         )
-        total += weight * realised / min(known, hours * 3_600.0)
+        total += weight * realised / min(known, (last - since) / SECOND)
     return total
 
 
