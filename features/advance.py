@@ -15,7 +15,10 @@ import numpy.typing as npt
 from exchange.account import quote_leg_usd
 from exchange.compiled import compiled
 from exchange.contracts import MAX_TIERS, tier_deduction_usd
-from features.depth import MAX_LEVELS
+from exchange.units import DAY_S
+from features.behaviour import note_fill, note_liquidation, note_transfer, remaining
+from features.depth import MAX_LEVELS, depth_within_usd
+from features.estimators import sigmas
 from features.events import (
     ACCOUNT,
     ASSET,
@@ -23,6 +26,7 @@ from features.events import (
     BALANCE,
     BAR,
     BOOK,
+    DEFAULT,
     FILL,
     FUNDING,
     LEVEL,
@@ -35,19 +39,43 @@ from features.events import (
     TRANSFER,
     EventBatch,
 )
-from features.state import FREE_BALANCE, FREE_POSITION, NOW, USED_BALANCES, USED_POSITIONS, State
+from features.state import (
+    DEFAULTS_SEEN,
+    FILLS_SEEN,
+    FREE_BALANCE,
+    FREE_POSITION,
+    NOW,
+    TRANSFERS_SEEN,
+    USED_BALANCES,
+    USED_POSITIONS,
+    Portfolio,
+    State,
+)
 from features.state import OBSERVED as OBSERVED_AT
+from features.sweep import sweep_when_due
 from features.volatility import observe_price
+
+USUAL_HALF_LIFE_S = DAY_S
+"""What is usual for a market (depth, spread, open interest, volume) is a mean with this half-life."""
+
+NEAR_BPS = 100.0
+"""Depth within 1% of the mid is what is compared with its usual."""
+
+_LIQUIDATION_FILL = 1.0
+_LIQUIDATION_EVENT = 0.0
 
 
 @compiled
-def advance_all(state: State, events: EventBatch, start: int, until_us: int) -> int:
-    """Apply events from row `start` while their time is at most `until_us`; the row to go on from."""
+def advance_all(state: State, folio: Portfolio, events: EventBatch, start: int, until_us: int) -> int:
+    """Apply events from row `start` while their time is at most `until_us`; the row to go on from.
+
+    `folio` is scratch of the sweep, with room for every market and asset.
+    """
     row = start
     while row < len(events.kind) and events.time_us[row] <= until_us:
-        advance(
-            state, events.kind[row], events.time_us[row], events.key[row], events.sub[row], events.values[row]
-        )
+        time_us = events.time_us[row]
+        sweep_when_due(state, folio, time_us)
+        advance(state, events.kind[row], time_us, events.key[row], events.sub[row], events.values[row])
         row += 1
     return row
 
@@ -62,15 +90,22 @@ def advance(
     """
     state.clock[NOW] = max(state.clock[NOW], time_us)
     if kind == FILL:
-        _fill(state, key, sub, value[0], value[1], value[2])
+        state.clock[FILLS_SEEN] = 1
+        _fill(state, key, sub, value[0], value[1], value[2], time_us)
         state.account[key].changed = time_us
+        state.account[key].survived = math.inf
+        if value[3] == _LIQUIDATION_FILL:
+            note_liquidation(state, key, time_us)
     elif kind == BAR:
         _bar(state, key, time_us, value)
     elif kind == TRANSFER:
+        state.clock[TRANSFERS_SEEN] = 1
         state.account[key].cash += value[0]
         state.account[key].changed = time_us
+        note_transfer(state.account[key], value[0], time_us)
     elif kind == FUNDING:
         market = state.market[key]
+        market.funding_time = time_us
         market.funding_rate = value[0]
         if not math.isnan(market.mark):  # nobody can hold what never had a mark
             market.funding_paid += market.mark * value[0]
@@ -80,12 +115,14 @@ def advance(
         account.cash = value[0]
         account.open_orders = value[4]
         account.changed = time_us
+        account.survived = math.inf
     elif kind == POSITION:
         _place(state, key, sub, value)
     elif kind == BALANCE:
         _deposit_asset(state, key, sub, value[0])
     elif kind == BOOK:
         market = state.market[key]
+        _usual_book(market, time_us)
         market.best_bid = value[0]
         market.best_ask = value[1]
         market.book_time = time_us
@@ -120,8 +157,38 @@ def advance(
         # A dollar asset needs no price: one without haircuts counts as a dollar until a price says otherwise.
         if math.isnan(asset.price) and value[0] == 1.0 and value[1] == 1.0:
             asset.price = 1.0
+    elif kind == DEFAULT:
+        state.clock[DEFAULTS_SEEN] = 1
+        if value[0] == _LIQUIDATION_EVENT:
+            note_liquidation(state, key, time_us)
     elif kind == OBSERVED:
         state.clock[OBSERVED_AT] = time_us
+
+
+@compiled
+def _mean(usual: float, last: float, elapsed_us: int) -> float:
+    """The mean once `last` has stood for `elapsed_us`; what is not known changes nothing."""
+    if math.isnan(last):
+        return usual
+    if math.isnan(usual):
+        return last
+    keep = remaining(elapsed_us, USUAL_HALF_LIFE_S)
+    return keep * usual + (1.0 - keep) * last
+
+
+@compiled
+def _usual_book(market: np.void, time_us: int) -> None:
+    """Count the book that stood until now towards what is usual."""
+    if market.book_time < 0 or math.isnan(market.best_bid):
+        return
+    elapsed_us = time_us - market.book_time
+    levels = market.level_count
+    bids = depth_within_usd(NEAR_BPS, market.distance, market.bid_depth, levels)
+    asks = depth_within_usd(NEAR_BPS, market.distance, market.ask_depth, levels)
+    market.usual_depth[0] = _mean(market.usual_depth[0], bids, elapsed_us)
+    market.usual_depth[1] = _mean(market.usual_depth[1], asks, elapsed_us)
+    spread = 2.0 * (market.best_ask - market.best_bid) / (market.best_ask + market.best_bid)
+    market.usual_spread = _mean(market.usual_spread, spread, elapsed_us)
 
 
 @compiled
@@ -162,6 +229,13 @@ def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -
             market.series,
             market.ring,
         )
+        sigmas(market.variance, market.series, False, market.sigma)
+        market.usual_interest = _mean(market.usual_interest, market.open_interest, time_us - market.mark_time)
+        market.volume *= remaining(time_us - market.mark_time, USUAL_HALF_LIFE_S)
+    if not math.isnan(value[5]):
+        market.volume += value[5]
+        if market.volume_from < 0:
+            market.volume_from = time_us
     market.mark = value[0]
     market.index = value[1]
     market.open_interest = value[6]
@@ -180,6 +254,7 @@ def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
             asset.series,
             asset.ring,
         )
+        sigmas(asset.variance, asset.series, True, asset.sigma)
     asset.price = price
     asset.price_time = time_us
 
@@ -238,6 +313,7 @@ def _position_slot(state: State, key: int, market: int) -> int:
     position.quote = 0.0
     position.isolated_collateral = math.nan
     position.funding_mark = state.market[market].funding_paid
+    position.opened = -1
     if before < 0:
         state.account[key].first_position = made
     else:
@@ -298,12 +374,16 @@ def _deposit_asset(state: State, key: int, asset: int, amount: float) -> None:
 
 
 @compiled
-def _fill(state: State, key: int, market: int, quantity: float, price: float, fee_usd: float) -> None:
+def _fill(
+    state: State, key: int, market: int, quantity: float, price: float, fee_usd: float, time_us: int
+) -> None:
     """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open."""
     slot = _position_slot(state, key, market)
     position = state.position[slot]
     settle(state, key, slot)
     held = position.quantity
+    mark = state.market[market].mark
+    note_fill(state.account[key], held, position.entry_price, quantity, price, mark, time_us)
     left = held + quantity
     # Sums of decimal lots leave a residue; less than half a lot is no position.
     if abs(left) < 0.5 * state.market[market].lot_size or abs(left) < 1e-12 * abs(held):
@@ -313,6 +393,7 @@ def _fill(state: State, key: int, market: int, quantity: float, price: float, fe
     position.quote -= quantity * price + fee
     if held == 0.0 or held * left < 0.0:
         position.entry_price = price
+        position.opened = time_us
     elif abs(left) > abs(held):
         position.entry_price = (held * position.entry_price + quantity * price) / left
     position.quantity = left

@@ -10,7 +10,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["leverage", "volatility", "order book"]
+Family = Literal[
+    "leverage",
+    "volatility",
+    "order book",
+    "liquidation pressure",
+    "behaviour",
+    "linked accounts",
+    "staleness",
+    "regime",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,9 @@ class Feature:
 _POSITIONS = ("account_snapshots or fills", "market_bars")
 _MARGIN = (*_POSITIONS, "markets")
 _BOOK = ("book_depth", *_POSITIONS)
+_FILLS = ("fills", *_POSITIONS)
+_TRANSFERS = ("transfers", *_POSITIONS)
+_DEFAULTS = ("default_events or fills",)
 
 FEATURES: tuple[Feature, ...] = (
     Feature("effective_leverage", "leverage", "ratio", 1, _POSITIONS,
@@ -121,13 +133,189 @@ FEATURES: tuple[Feature, ...] = (
     Feature("position_over_open_interest", "order book", "ratio", 1, ("open_interest_usd", *_POSITIONS),
             "largest share of a market's open interest that one position is",
             "position is {:.1%} of the open interest"),
+    Feature("effective_buffer_over_notional", "leverage", "fraction", -1, _MARGIN,
+            "buffer credited with twice what the account already stood below maintenance without being "
+            "closed since its newest row, over gross notional",
+            "the buffer, as far as the account has shown, is {:.1%} of the position"),
+    Feature("cushion_over_closing_cost", "leverage", "ratio", -1, ("book_depth", *_MARGIN),
+            "maintenance margin of the positions over what closing them costs: slippage and liquidation fee",
+            "the maintenance margin is {:.1f} times the cost to close"),
+    Feature("long_share", "leverage", "fraction", 0, _POSITIONS,
+            "long notional over gross notional", "{:.0%} of the position is long"),
+    Feature("volatile_collateral_share", "leverage", "fraction", 0, ("balance_snapshots", *_POSITIONS),
+            "balances in assets whose price moves, haircut taken, over all balances at their worth",
+            "{:.0%} of the balances move in price"),
+    Feature("funding_against_day", "leverage", "fraction a day", 0, (*_MARGIN, "funding"),
+            "funding that the positions would pay in a day at the last rates, over gross notional",
+            "funding runs {:.2%} a day against the position"),
+    Feature("basis_against", "leverage", "fraction", 0, ("index_close", *_POSITIONS),
+            "mark over index less one, against the position's side, over gross notional",
+            "the mark stands {:.2%} against the index"),
+    Feature("effective_buffer_over_sigma", "volatility", "sigmas a day", -1, _MARGIN,
+            "effective buffer over the portfolio's sigma a day at the shrunk volatility; of the worst pool",
+            "the buffer, as far as the account has shown, is {:.1f} daily sigmas"),
+    Feature("buffer_over_sigma_ahead_1h", "volatility", "sigmas a day", -1, _MARGIN,
+            "buffer over sigma a day as forecast for the coming hour",
+            "the buffer is {:.1f} daily sigmas at the volatility forecast for an hour"),
+    Feature("buffer_over_sigma_ahead_8h", "volatility", "sigmas a day", -1, _MARGIN,
+            "buffer over sigma a day as forecast for the coming 8 h",
+            "the buffer is {:.1f} daily sigmas at the volatility forecast for 8 h"),
+    Feature("buffer_over_sigma_ahead_24h", "volatility", "sigmas a day", -1, _MARGIN,
+            "buffer over sigma a day as forecast for the coming day",
+            "the buffer is {:.1f} daily sigmas at the volatility forecast for a day"),
+    Feature("var_99_over_collateral", "volatility", "ratio", 1, _MARGIN,
+            "normal value at risk at 99% over a day, variance the mean of half-lives 6 h and 48 h, over "
+            "collateral",
+            "a day's loss at 99% takes {:.0%} of the collateral"),
+    Feature("shortfall_975_over_collateral", "volatility", "ratio", 1, _MARGIN,
+            "normal expected shortfall at 97.5% over a day, at the worst of half-lives 1 h, 6 h and 48 h, "
+            "over collateral",
+            "a bad day takes {:.0%} of the collateral"),
+    Feature("stress_market_over_buffer", "volatility", "ratio", 1, _MARGIN,
+            "loss when all marks and collateral move 10% together, the worse way, over the buffer",
+            "a move of 10% in all markets takes {:.0%} of the buffer"),
+    Feature("stress_sigmas_over_buffer", "volatility", "ratio", 1, _MARGIN,
+            "loss when every mark and asset moves three of its daily sigmas (half-life 48 h) together, over "
+            "the buffer",
+            "three daily sigmas in all markets take {:.0%} of the buffer"),
+    Feature("stress_single_over_buffer", "volatility", "ratio", 1, _MARGIN,
+            "loss when the largest position's mark moves 20% against it, over the buffer",
+            "a move of 20% in the largest position takes {:.0%} of the buffer"),
+    Feature("jump_hazard_24h", "volatility", "logit", 1, _MARGIN,
+            "one jump within a day past the liquidation price: cubic tail from 3%, every other day",
+            "risk of one jump within a day, logit {:.1f}"),
+    Feature("bankruptcy_hazard_24h", "volatility", "logit", 1, _MARGIN,
+            "first passage of equity less the fee of closing to zero within a day at the shrunk volatility",
+            "structural risk of bankruptcy within a day, logit {:.1f}"),
+    Feature("equity_over_sigma", "volatility", "sigmas a day", -1, _MARGIN,
+            "equity less the fee of closing over sigma a day at the shrunk volatility; of the worst pool",
+            "equity is {:.1f} daily sigmas of the portfolio"),
+    Feature("position_over_depth_25bps", "order book", "ratio", 1, _BOOK,
+            "largest share of the depth within 0.25% on the closing side that one position takes",
+            "position is {:.0%} of the depth within 0.25%"),
+    Feature("position_over_depth_2pct", "order book", "ratio", 1, _BOOK,
+            "likewise of the depth within 2%", "position is {:.0%} of the depth within 2%"),
+    Feature("slippage_quarter_bps", "order book", "basis points", 1, _BOOK,
+            "average distance from mid at which a quarter of the position fills, weighted by notional",
+            "closing a quarter of the position slips {:.0f} bp"),
+    Feature("slippage_double_bps", "order book", "basis points", 1, _BOOK,
+            "average distance from mid at which twice the position fills, weighted by notional",
+            "closing twice the position slips {:.0f} bp"),
+    Feature("depth_change", "order book", "log ratio", -1, _BOOK,
+            "log of depth within 1% on the closing side over its mean of a day (half-life), weighted by "
+            "notional",
+            "depth stands at {:+.1f} in logs against its usual"),
+    Feature("spread_change", "order book", "log ratio", 1, _BOOK,
+            "log of the spread over its mean of a day, weighted by notional",
+            "the spread stands at {:+.1f} in logs against its usual"),
+    Feature("position_over_volume", "order book", "ratio", 1, ("volume_usd", *_POSITIONS),
+            "largest share of a market's volume a day that one position is",
+            "position is {:.1%} of the volume of a day"),
+    Feature("open_interest_change", "order book", "log ratio", 0, ("open_interest_usd", *_POSITIONS),
+            "log of open interest over its mean of a day, weighted by notional",
+            "open interest stands at {:+.1f} in logs against its usual"),
+    Feature("pressure_1pct", "liquidation pressure", "ratio", 1, _BOOK,
+            "notional of all accounts on the same side that a move of 1% (log) closes by force, over the "
+            "depth within 1%, weighted by notional",
+            "a move of 1% closes by force {:.1f} times the depth"),
+    Feature("pressure_3pct", "liquidation pressure", "ratio", 1, _BOOK,
+            "likewise within 3%", "a move of 3% closes by force {:.1f} times the depth"),
+    Feature("pressure_10pct", "liquidation pressure", "ratio", 1, _BOOK,
+            "likewise within 10%", "a move of 10% closes by force {:.1f} times the depth"),
+    Feature("pressure_opposite_3pct", "liquidation pressure", "ratio", 0, _BOOK,
+            "likewise within 3% the other way: what closing by force there would push this position up",
+            "a move of 3% the other way closes by force {:.1f} times the depth"),
+    Feature("forced_over_open_interest", "liquidation pressure", "ratio", 1, ("open_interest_usd", *_MARGIN),
+            "what a move of 10% closes by force on the same side over open interest, weighted by notional",
+            "a move of 10% closes {:.0%} of the open interest by force"),
+    Feature("queue_ahead_over_depth", "liquidation pressure", "ratio", 1, _BOOK,
+            "what is closed by force before this account is reached, over the depth up to its own "
+            "liquidation price; the largest of its positions",
+            "{:.1f} times the depth is closed by force before this account"),
+    Feature("queue_over_open_interest", "liquidation pressure", "ratio", 0, ("open_interest_usd", *_MARGIN),
+            "the same over open interest, weighted by notional: the account's place in the queue",
+            "{:.0%} of the open interest is closed by force before this account"),
+    Feature("ignition_over_sigma", "liquidation pressure", "sigmas a day", -1, _BOOK,
+            "smallest move at which forced closing on the same side outweighs the depth passed, in daily "
+            "sigmas (half-life 48 h) of the market; at most 24%; the smallest of its positions",
+            "forced closing outweighs the book {:.1f} daily sigmas away"),
+    Feature("distance_past_ignition", "liquidation pressure", "log", 0, _BOOK,
+            "log distance to the own liquidation price, at most 24%, less that move; weighted by notional",
+            "liquidation lies {:+.1%} beyond where forced closing outweighs the book"),
+    Feature("turnover", "behaviour", "ratio", 0, _FILLS,
+            "notional traded, half forgotten in three days, over equity",
+            "the account traded {:.1f} times its equity lately"),
+    Feature("fills", "behaviour", "count", 0, _FILLS,
+            "fills, half forgotten in three days", "{:.0f} fills lately"),
+    Feature("added_to_losers", "behaviour", "ratio", 0, _FILLS,
+            "notional added to positions that were losing, half forgotten in three days, over equity",
+            "{:.1f} times the equity was added to losing positions lately"),
+    Feature("loss_streak", "behaviour", "count", 0, _FILLS,
+            "closing fills at a loss in a row, up to the newest", "{:.0f} losing closes in a row"),
+    Feature("holding_hours", "behaviour", "log10 hours", 0, _FILLS,
+            "time since the positions were opened, weighted by notional; NaN where only snapshots tell of "
+            "one",
+            "positions are held for 10^{:.1f} hours"),
+    Feature("paid_in", "behaviour", "ratio", 0, _TRANSFERS,
+            "deposits, half forgotten in three days, over equity", "deposits were {:.0%} of equity lately"),
+    Feature("paid_out", "behaviour", "ratio", 0, _TRANSFERS,
+            "withdrawals, half forgotten in three days, over equity",
+            "withdrawals were {:.0%} of equity lately"),
+    Feature("rescues", "behaviour", "count", 0, _TRANSFERS,
+            "deposits while collateral was less than twice the maintenance margin, half forgotten in three "
+            "days",
+            "{:.1f} deposits under stress lately"),
+    Feature("past_liquidations", "behaviour", "count", 0, _DEFAULTS,
+            "times the account was closed by force, half forgotten in three days",
+            "closed by force {:.1f} times lately"),
+    Feature("hours_since_liquidation", "behaviour", "hours", 0, _DEFAULTS,
+            "hours since the account was last closed by force; 1000 for longer or never",
+            "closed by force {:.0f} hours ago"),
+    Feature("drawdown", "behaviour", "fraction", 0, _POSITIONS,
+            "share of its best equity that the account has lost", "{:.0%} below its best equity"),
+    Feature("equity_change", "behaviour", "log ratio", 0, _POSITIONS,
+            "log of equity over its mean of a day (half-life)",
+            "equity stands at {:+.1f} in logs against its usual"),
+    Feature("lowest_margin_ratio", "behaviour", "ratio", 0, _MARGIN,
+            "lowest collateral over maintenance margin seen, half forgotten in a week",
+            "collateral fell to {:.2f} times the maintenance margin lately"),
+    Feature("open_orders", "behaviour", "count", 0, ("account_snapshots",),
+            "open orders in the newest snapshot", "{:.0f} open orders"),
+    Feature("account_age", "behaviour", "log10 days", 0, ("accounts",),
+            "days since the account was opened", "the account is 10^{:.1f} days old"),
+    Feature("owner_accounts", "linked accounts", "count", 0, ("owner_id", *_POSITIONS),
+            "accounts of the same owner with an open position", "the owner has {:.0f} accounts at risk"),
+    Feature("owner_margin_ratio", "linked accounts", "ratio", -1, ("owner_id", *_MARGIN),
+            "collateral over maintenance margin of all these accounts together",
+            "the owner's collateral is {:.2f} times the maintenance margin of all accounts"),
+    Feature("book_age_s", "staleness", "seconds", 0, ("book_depth", *_POSITIONS),
+            "age of the oldest book among the positions' markets", "the oldest book is {:.0f} s old"),
+    Feature("funding_age_s", "staleness", "seconds", 0, ("funding", *_POSITIONS),
+            "age of the oldest funding rate among the positions' markets",
+            "the oldest funding rate is {:.0f} s old"),
+    Feature("account_age_s", "staleness", "seconds", 0, _POSITIONS,
+            "time since the account's newest row", "the account's newest row is {:.0f} s old"),
+    Feature("asset_price_age_s", "staleness", "seconds", 0, ("asset_prices", *_POSITIONS),
+            "age of the oldest price among the balances that move; 0 without such",
+            "the oldest price of a balance is {:.0f} s old"),
+    Feature("outcome_ratio", "regime", "log ratio", 1, ("default_events", *_MARGIN),
+            "log of the venue's account-hours that turned out to be within a day of liquidation over those "
+            "that the structural prior expected, both half forgotten in three days; 0 where little was "
+            "expected",
+            "lately the venue saw {:+.1f} in logs against the liquidations expected"),
+    Feature("forecast_ratio", "regime", "log ratio", 1, _MARGIN,
+            "log of the venue's expected liquidations at the volatility forecast for a day over those at the "
+            "shrunk volatility, within 1.5",
+            "the volatility forecast asks for {:+.1f} in logs against the usual level"),
+    Feature("mark_age_s", "staleness", "seconds", 0, _POSITIONS,
+            "age of the oldest mark among the positions' markets", "the oldest mark is {:.0f} s old"),
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
 PRIOR_HAZARDS = ("prior_hazard_1h", "prior_hazard_8h", "prior_hazard_24h")
 
-DEFINITION = 3
+DEFINITION = 4
 """Raised whenever a column's formula changes while its row above does not."""
 
 

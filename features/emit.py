@@ -1,11 +1,8 @@
 """One account's vector and figures at a time: the other half of the one definition.
 
-`gather` copies an account out of the state, `emit` computes from the copy; neither changes the state,
-so asking never matters. The vector's columns are described in `features.catalog`; figures are what
-margin arithmetic needs beside it.
-
-An isolated account is as many margin pools as it has positions: sums run over all of them, and what
-says how close liquidation is (margin ratio, distance, buffer over sigma) is that of the worst pool.
+`features.portfolio.gather` copies an account out of the state, `emit` computes from the copy; neither
+changes the state, so asking never matters. The vector's columns are described in `features.catalog`;
+figures are what margin arithmetic needs beside it.
 """
 
 from __future__ import annotations
@@ -15,41 +12,41 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.account import (
-    asset_value_usd,
-    haircut_usd,
-    liability_margin_usd,
-    liquidation_price,
-    notional_usd,
-    unrealised_usd,
-)
 from exchange.compiled import compiled
-from exchange.contracts import tiered_margin_usd
-from exchange.units import BPS, DAY_S, HOUR_US, SECOND_US
-from features.depth import depth_within_usd, slippage_bps
+from exchange.units import BPS, DAY_S, HOUR_S, SECOND_US
+from features.arithmetic import FAR, effective_buffer, larger, over, pool_sigma
+from features.behaviour import HABIT_HALF_LIFE_S, outcome_ratio, remaining
+from features.portfolio import NEARNESS, OWN, TOTAL, gather, sum_pools
+from features.positions import sum_positions, sum_pressure
 from features.state import (
-    BALANCES,
-    CASH,
-    ESTIMATORS,
+    ADDED,
+    DEFAULTS_SEEN,
+    FILLED,
+    FILLS_SEEN,
+    FORECAST_RATIO,
     INITIAL_IN_FORCE,
     ISOLATED,
+    LIQUIDATED,
     MAINTENANCE_IN_FORCE,
     NOW,
-    POSITIONS,
+    PAID_IN,
+    PAID_OUT,
+    RESCUED,
+    SIGMA_1H,
+    SIGMA_6H,
+    SIGMA_48H,
+    SIGMA_AHEAD_1H,
+    SIGMA_AHEAD_8H,
+    SIGMA_AHEAD_24H,
+    SIGMA_HAR,
+    SIGMA_MEAN,
+    SIGMA_SLOW,
+    TRADED,
+    TRANSFERS_SEEN,
     Portfolio,
     State,
 )
-from features.structural import logit, mixed_hazards
-from features.volatility import BIPOWER, HAR, PEGGED_VARIANCE, jump_share, slow_variance
-
-CORRELATION = 0.75
-"""Constant correlation between any two underlyings: what matters is that it is high."""
-
-BOOK_LIFETIME_US = HOUR_US
-"""Depth older than this is not known any more."""
-
-FAR = 1_000.0
-"""Bound of ratios: leverage without equity, distances without a liquidation price."""
+from features.structural import jump_passage, logit, mixed_first_passage, mixed_hazards
 
 # Figures: what margin arithmetic and fallbacks need beside the vector.
 (
@@ -71,121 +68,15 @@ FAR = 1_000.0
 ) = range(15)
 FIGURES = 15
 
-# Volatility estimators that a pool's sigma is computed under; the first three are a row's half-lives.
-_EWMA_1H, _EWMA_6H, _EWMA_48H, _HAR_VARIANCE, _MEAN_6H_48H, _SLOW = 0, 1, 2, 3, 4, 5
+FEATURES = 89
 
-FEATURES = 30
+VAR_99 = 2.3263478740408408
+"""Quantile of the standard normal: value at risk at 99%."""
 
+SHORTFALL_975 = 2.3378027922014
+"""Expected shortfall of the standard normal at 97.5%, which regulators pair with it."""
 
-@compiled
-def gather(state: State, key: int, out: Portfolio) -> int:
-    """Copy an account into `out`, funding settled; the number of open positions (quantity not 0)."""
-    account = state.account[key]
-    cash = account.cash
-    n = 0
-    opened = 0
-    slot = account.first_position
-    while slot >= 0:
-        source = state.position[slot]
-        row = out.position[n]
-        due = 0.0
-        if source.quantity != 0.0:
-            due = source.quantity * (state.market[source.market].funding_paid - source.funding_mark)
-            opened += 1
-        cash -= due
-        row.market = source.market
-        row.quantity = source.quantity
-        row.entry_price = source.entry_price
-        row.quote = source.quote - due
-        row.isolated_collateral = source.isolated_collateral
-        n += 1
-        slot = source.next
-    out.count[POSITIONS] = n
-    n = 0
-    slot = account.first_balance
-    while slot >= 0:
-        out.balance[n].asset = state.balance[slot].asset
-        out.balance[n].amount = state.balance[slot].amount
-        n += 1
-        slot = state.balance[slot].next
-    out.count[BALANCES] = n
-    out.count[ISOLATED] = account.isolated
-    out.account[CASH] = cash
-    out.account[INITIAL_IN_FORCE] = account.initial_in_force
-    out.account[MAINTENANCE_IN_FORCE] = account.maintenance_in_force
-    return opened
-
-
-@compiled
-def _variance(ewma: npt.NDArray[np.float64], series: npt.NDArray[np.float64], estimator: int) -> float:
-    """Variance per second of one price under an estimator; NaN before the second bar."""
-    if estimator == _HAR_VARIANCE:
-        return series[HAR]
-    if estimator == _MEAN_6H_48H:
-        return 0.5 * (ewma[_EWMA_6H] + ewma[_EWMA_48H])
-    if estimator == _SLOW:
-        return slow_variance(ewma[_EWMA_48H])
-    return ewma[estimator]
-
-
-@compiled
-def _asset_variance(ewma: npt.NDArray[np.float64], series: npt.NDArray[np.float64], estimator: int) -> float:
-    """The same of an asset's price: a pegged one is not shrunk towards the volatility of a coin."""
-    if estimator == _SLOW and ewma[_EWMA_48H] < PEGGED_VARIANCE:
-        return ewma[_EWMA_48H]
-    return _variance(ewma, series, estimator)
-
-
-@compiled
-def _pool_sigma(own_squares: float, total: float) -> float:
-    """Sigma of a sum of exposures with one correlation, from the sum of squares and the plain sum."""
-    return math.sqrt(max((1.0 - CORRELATION) * own_squares + CORRELATION * total * total, 0.0))
-
-
-@compiled
-def _over(value: float, scale: float) -> float:
-    """value / scale kept within +-FAR; a scale of nothing puts it at the bound. NaN stays NaN."""
-    if math.isnan(value) or math.isnan(scale):
-        return math.nan
-    if scale <= 0.0:
-        return FAR if value > 0.0 else (-FAR if value < 0.0 else 0.0)
-    return min(max(value / scale, -FAR), FAR)
-
-
-@compiled
-def _larger(a: float, b: float) -> float:
-    """The larger; NaN if either is."""
-    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
-
-
-@compiled
-def _worse(a: float, b: float) -> float:
-    """The smaller; NaN if either is, since an unknown pool may be the worst."""
-    return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
-
-
-@compiled
-def _distance(market: np.void, position: np.void, buffer: float) -> float:
-    """Adverse move of one mark alone, as a fraction, that uses up the buffer: 0 when it is used up.
-
-    FAR where no price of that market can do it; NaN where the buffer is unknown.
-    """
-    if math.isnan(buffer) or math.isnan(market.mark):
-        return math.nan
-    if buffer <= 0.0:
-        return 0.0
-    price = liquidation_price(
-        position.quantity,
-        market.mark,
-        buffer,
-        market.tier_floor,
-        market.maintenance_rate,
-        market.maintenance_deduction,
-    )
-    move = (market.mark - price) / market.mark
-    if position.quantity < 0.0:
-        move = -move
-    return min(move, FAR) if move > 0.0 else FAR
+STRESS_MARKET, STRESS_SINGLE, STRESS_SIGMAS = 0.10, 0.20, 3.0
 
 
 @compiled
@@ -197,205 +88,212 @@ def emit(
     A column whose inputs are missing is NaN. Needs at least one open position.
     """
     now = state.clock[NOW]
-    n = folio.count[POSITIONS]
+    sums = folio.sums[0]
+    sum_pools(state, folio)
+    opened = sum_positions(state, folio)
     isolated = folio.count[ISOLATED] != 0
+    sum_pressure(state, folio, sums.collateral - sums.needed, isolated)
+    _leverage(folio, features)
+    _volatility(folio, features)
+    _books(folio, features)
+    _behaviour(state, folio, features)
+    _venue(state, folio, features)
 
-    # -- positions: notional, margins, what closing them takes
-    gross = 0.0
-    net = 0.0
-    squares_of_notional = 0.0
-    initial = 0.0
-    maintenance = 0.0
-    unrealised = 0.0
-    carry_day = 0.0
-    slippage_usd = 0.0
-    closing_fees = 0.0
-    spread = 0.0
-    toward = 0.0
-    over_depth = 0.0
-    over_interest = 0.0
-    jumps = 0.0
-    oldest_mark = now
-    opened = 0
-    for i in range(n):
-        position = folio.position[i]
-        if position.quantity == 0.0:
-            continue
-        opened += 1
-        market = state.market[position.market]
-        notional = notional_usd(position.quantity, market.mark)
-        size = abs(notional)
-        oldest_mark = min(oldest_mark, market.mark_time)
-        gross += size
-        net += notional
-        squares_of_notional += size * size
-        initial += tiered_margin_usd(
-            notional, market.tier_floor, market.initial_rate, market.initial_deduction
-        )
-        maintenance += tiered_margin_usd(
-            notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
-        )
-        unrealised += unrealised_usd(
-            position.quantity, market.mark, -position.quantity * position.entry_price
-        )
-        carry_day += notional * market.funding_rate * DAY_S / market.funding_interval_s
-        closing_fees += size * market.liquidation_fee_rate
-        jumps += size * jump_share(market.variance[_EWMA_48H], market.series[BIPOWER])
-        over_interest = _larger(over_interest, _over(size, market.open_interest))
-
-        fresh = market.book_time >= 0 and now - market.book_time <= BOOK_LIFETIME_US
-        if market.best_bid > market.best_ask:  # crossed: no depth is known then, nor a mid to measure from
-            fresh = False
-        levels = market.level_count if fresh else 0
-        # A long is closed by selling into the bids.
-        closing = market.bid_depth if position.quantity > 0.0 else market.ask_depth
-        opposite = market.ask_depth if position.quantity > 0.0 else market.bid_depth
-        within = depth_within_usd(100.0, market.distance, closing, levels)
-        against = depth_within_usd(100.0, market.distance, opposite, levels)
-        slippage_usd += size * slippage_bps(size, market.distance, closing, levels) * BPS
-        over_depth = _larger(over_depth, _over(size, within))
-        toward += size * (within - against) / (within + against)
-        mid = 0.5 * (market.best_bid + market.best_ask)
-        spread += size * ((market.best_ask - market.best_bid) / mid / BPS if fresh else math.nan)
-
-    position_maintenance = maintenance
-
-    # -- balances: value, haircuts and their own risk
-    cash = folio.account[CASH]
-    value = 0.0
-    haircut = 0.0
-    liability = 0.0
-    for i in range(folio.count[BALANCES]):
-        balance = folio.balance[i]
-        asset = state.asset[balance.asset]
-        value += asset_value_usd(balance.amount, asset.price)
-        haircut += haircut_usd(balance.amount, asset.price, asset.collateral_weight)
-        liability += liability_margin_usd(balance.amount, asset.price, asset.liability_weight)
-
-    # -- pools: equity behind the positions, the worst pool's nearness to liquidation
-    worst_ratio = FAR
-    worst_distance = FAR
-    own = folio.work[0]  # sum of squared exposures under each estimator
-    total = folio.work[1]  # their plain sum
-    nearness = folio.work[2]  # buffer over sigma a day of the worst pool
-    own[:] = 0.0
-    total[:] = 0.0
-    nearness[:] = FAR
-    absolute = 0.0
-    for i in range(n):
-        position = folio.position[i]
-        if position.quantity == 0.0:
-            continue
-        market = state.market[position.market]
-        notional = notional_usd(position.quantity, market.mark)
-        for e in range(ESTIMATORS):
-            exposure = notional * math.sqrt(_variance(market.variance, market.series, e))
-            own[e] += exposure * exposure
-            total[e] += exposure
-        absolute += abs(notional) * math.sqrt(_variance(market.variance, market.series, _EWMA_6H))
+    gross = sums.gross
     day = math.sqrt(DAY_S)
-    if isolated:
-        equity = 0.0
-        for i in range(n):
-            position = folio.position[i]
-            if position.quantity == 0.0:
-                continue
-            market = state.market[position.market]
-            notional = notional_usd(position.quantity, market.mark)
-            needed = tiered_margin_usd(
-                notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
-            )
-            pool = position.isolated_collateral + unrealised_usd(
-                position.quantity, market.mark, position.quote
-            )
-            equity += pool
-            worst_ratio = _worse(worst_ratio, _over(pool, needed))
-            worst_distance = _worse(worst_distance, _distance(market, position, pool - needed))
-            for e in range(ESTIMATORS):
-                sigma = abs(notional) * math.sqrt(_variance(market.variance, market.series, e))
-                nearness[e] = _worse(nearness[e], _over(pool - needed, sigma * day))
-        haircut = 0.0  # free balances stand behind no position
-        collateral = equity
-    else:
-        equity = cash + net + value
-        collateral = equity - haircut
-        maintenance += liability
-        worst_ratio = _over(collateral, maintenance)
-        for i in range(n):
-            position = folio.position[i]
-            if position.quantity != 0.0:
-                move = _distance(state.market[position.market], position, collateral - maintenance)
-                worst_distance = _worse(worst_distance, move)
-        for i in range(folio.count[BALANCES]):
-            balance = folio.balance[i]
-            asset = state.asset[balance.asset]
-            if balance.amount == 0.0 or (asset.price_time < 0 and not math.isnan(asset.price)):
-                continue  # a dollar that never had a price does not move
-            weight = asset.collateral_weight if balance.amount > 0.0 else asset.liability_weight
-            worth = balance.amount * asset.price * weight
-            for e in range(ESTIMATORS):
-                exposure = worth * math.sqrt(_asset_variance(asset.variance, asset.series, e))
-                own[e] += exposure * exposure
-                total[e] += exposure
-            absolute += abs(worth) * math.sqrt(_asset_variance(asset.variance, asset.series, _EWMA_6H))
-        for e in range(ESTIMATORS):
-            nearness[e] = _over(collateral - maintenance, _pool_sigma(own[e], total[e]) * day)
-
-    sigma_1h = _pool_sigma(own[_EWMA_1H], total[_EWMA_1H])
-    sigma_6h = _pool_sigma(own[_EWMA_6H], total[_EWMA_6H])
-    sigma_48h = _pool_sigma(own[_EWMA_48H], total[_EWMA_48H])
-    sigma_day = _pool_sigma(own[_MEAN_6H_48H], total[_MEAN_6H_48H]) * day
-    both = nearness[_MEAN_6H_48H]
-
-    slow = nearness[_SLOW]
-    hazard_1h, hazard_8h, hazard_24h = mixed_hazards(slow)
-
-    features[0] = _over(gross, equity)
-    features[1] = _over(abs(net), equity)
-    features[2] = worst_ratio
-    features[3] = _over(initial, collateral)
-    features[4] = (collateral - maintenance) / gross
-    features[5] = worst_distance
-    features[6] = squares_of_notional / (gross * gross)
-    features[7] = _over(carry_day, equity)
-    features[8] = _over(unrealised, equity)
-    features[9] = _over(haircut, equity)
-    features[10] = math.log10(max(equity, 0.01)) if not math.isnan(equity) else math.nan
-    features[11] = both
-    features[12] = nearness[_EWMA_1H]
-    features[13] = nearness[_EWMA_6H]
-    features[14] = nearness[_EWMA_48H]
-    features[15] = nearness[_HAR_VARIANCE]
-    features[16] = slow
-    features[17] = sigma_day / gross
-    features[18] = math.log(max(sigma_1h, 1e-12 * gross) / max(sigma_48h, 1e-12 * gross))
-    features[19] = jumps / gross
-    features[20] = _over(sigma_6h, absolute)
-    features[21] = logit(hazard_1h)
-    features[22] = logit(hazard_8h)
-    features[23] = logit(hazard_24h)
-    features[24] = spread / gross
-    features[25] = slippage_usd / gross / BPS
-    features[26] = _over(slippage_usd, collateral - maintenance)
-    features[27] = over_depth
-    features[28] = toward / gross
-    features[29] = over_interest
-
-    figures[EQUITY_USD] = equity
-    figures[COLLATERAL_USD] = collateral
-    figures[INITIAL_MARGIN_USD] = initial
-    figures[MAINTENANCE_MARGIN_USD] = maintenance
+    own = folio.work[OWN]
+    total = folio.work[TOTAL]
+    figures[EQUITY_USD] = sums.equity
+    figures[COLLATERAL_USD] = sums.collateral
+    figures[INITIAL_MARGIN_USD] = sums.initial
+    figures[MAINTENANCE_MARGIN_USD] = sums.needed
     figures[GROSS_NOTIONAL_USD] = gross
-    figures[MARGIN_RATIO] = worst_ratio
-    figures[BUFFER_OVER_SIGMA_DAY] = both
-    figures[SIGMA_DAY_USD] = sigma_day
-    figures[CLOSING_COST_USD] = slippage_usd + closing_fees
-    figures[STATIC_INITIAL_RATE] = initial / gross
-    figures[STATIC_MAINTENANCE_RATE] = position_maintenance / gross
+    figures[MARGIN_RATIO] = sums.worst_ratio
+    figures[BUFFER_OVER_SIGMA_DAY] = folio.work[NEARNESS, SIGMA_MEAN]
+    figures[SIGMA_DAY_USD] = pool_sigma(own[SIGMA_MEAN], total[SIGMA_MEAN]) * day
+    figures[CLOSING_COST_USD] = sums.slippage + sums.closing_fees
+    figures[STATIC_INITIAL_RATE] = sums.initial / gross
+    figures[STATIC_MAINTENANCE_RATE] = sums.maintenance / gross
     figures[FIGURE_INITIAL_IN_FORCE] = folio.account[INITIAL_IN_FORCE]
     figures[FIGURE_MAINTENANCE_IN_FORCE] = folio.account[MAINTENANCE_IN_FORCE]
-    figures[MARK_AGE_S] = (now - oldest_mark) / SECOND_US if oldest_mark >= 0 else math.nan
+    figures[MARK_AGE_S] = _age_s(now, sums.mark_time)
     figures[OPEN_POSITIONS] = opened
+
+
+@compiled
+def _age_s(now: int, time: float) -> float:
+    """Seconds since a time; NaN for one that never was."""
+    return (now - time) / SECOND_US if time >= 0.0 else math.nan
+
+
+@compiled
+def _log10(value: float, floor: float) -> float:
+    """log10 of a value that counts as `floor` at least; NaN stays NaN."""
+    return math.nan if math.isnan(value) else math.log10(max(value, floor))
+
+
+@compiled
+def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+    sums = folio.sums[0]
+    gross = sums.gross
+    equity = sums.equity
+    buffer = sums.collateral - sums.needed
+    out[0] = over(gross, equity)
+    out[1] = over(abs(sums.net), equity)
+    out[2] = sums.worst_ratio
+    out[3] = over(sums.initial, sums.collateral)
+    out[4] = buffer / gross
+    out[5] = sums.worst_distance
+    out[6] = sums.squares / (gross * gross)
+    out[7] = over(sums.carry_day, equity)
+    out[8] = over(sums.unrealised, equity)
+    out[9] = over(sums.haircut, equity)
+    out[10] = _log10(equity, 0.01)
+    survived = folio.facts[0].survived if folio.count[ISOLATED] == 0 else math.inf
+    out[30] = effective_buffer(buffer, survived) / gross
+    out[31] = over(sums.maintenance, sums.slippage + sums.closing_fees)
+    out[32] = sums.long / gross
+    out[33] = over(sums.volatile, sums.pledged)
+    out[34] = sums.carry_day / gross
+    out[35] = sums.basis_against / gross
+
+
+@compiled
+def _volatility(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+    sums = folio.sums[0]
+    gross = sums.gross
+    day = math.sqrt(DAY_S)
+    own = folio.work[OWN]
+    total = folio.work[TOTAL]
+    nearness = folio.work[NEARNESS]
+    buffer = sums.collateral - sums.needed
+    sigma_1h = pool_sigma(own[SIGMA_1H], total[SIGMA_1H])
+    sigma_6h = pool_sigma(own[SIGMA_6H], total[SIGMA_6H])
+    sigma_48h = pool_sigma(own[SIGMA_48H], total[SIGMA_48H])
+    sigma_day = pool_sigma(own[SIGMA_MEAN], total[SIGMA_MEAN]) * day
+    hazard_1h, hazard_8h, hazard_24h = mixed_hazards(sums.worst_effective)
+    out[11] = nearness[SIGMA_MEAN]
+    out[12] = nearness[SIGMA_1H]
+    out[13] = nearness[SIGMA_6H]
+    out[14] = nearness[SIGMA_48H]
+    out[15] = nearness[SIGMA_HAR]
+    out[16] = nearness[SIGMA_SLOW]
+    out[17] = sigma_day / gross
+    out[18] = math.log(max(sigma_1h, 1e-12 * gross) / max(sigma_48h, 1e-12 * gross))
+    out[19] = sums.jumps / gross
+    out[20] = over(sigma_6h, sums.absolute)
+    out[21] = logit(hazard_1h)
+    out[22] = logit(hazard_8h)
+    out[23] = logit(hazard_24h)
+    out[36] = sums.worst_effective
+    out[37] = nearness[SIGMA_AHEAD_1H]
+    out[38] = nearness[SIGMA_AHEAD_8H]
+    out[39] = nearness[SIGMA_AHEAD_24H]
+    out[40] = over(VAR_99 * sigma_day, sums.collateral)
+    worst_sigma = larger(larger(sigma_1h, sigma_6h), sigma_48h) * day
+    out[41] = over(SHORTFALL_975 * worst_sigma, sums.collateral)
+    out[42] = over(STRESS_MARKET * abs(sums.moving), buffer)
+    out[43] = over(STRESS_SIGMAS * abs(total[SIGMA_48H]) * day, buffer)
+    out[44] = over(STRESS_SINGLE * sums.largest_move, buffer)
+    out[45] = jump_passage(sums.worst_distance)
+    bankrupt = mixed_first_passage(sums.worst_bankruptcy)
+    out[46] = logit(bankrupt) if not math.isnan(bankrupt) else math.nan
+    out[47] = sums.worst_bankruptcy
+
+
+@compiled
+def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+    sums = folio.sums[0]
+    gross = sums.gross
+    buffer = sums.collateral - sums.needed
+    out[24] = sums.spread / gross
+    out[25] = sums.slippage / gross / BPS
+    out[26] = over(sums.slippage, buffer)
+    out[27] = sums.over_depth
+    out[28] = sums.imbalance / gross
+    out[29] = sums.over_interest
+    out[48] = sums.over_depth_25bps
+    out[49] = sums.over_depth_2pct
+    out[50] = sums.slippage_quarter / gross / BPS
+    out[51] = sums.slippage_double / gross / BPS
+    out[52] = sums.depth_change / gross
+    out[53] = sums.spread_change / gross
+    out[54] = sums.over_volume
+    out[55] = sums.interest_change / gross
+    out[56] = sums.pressure_1pct / gross
+    out[57] = sums.pressure_3pct / gross
+    out[58] = sums.pressure_10pct / gross
+    out[59] = sums.opposite_3pct / gross
+    out[60] = sums.forced_share / gross
+    out[61] = sums.ahead
+    out[62] = sums.rank / gross
+    out[63] = sums.ignition
+    out[64] = sums.past_ignition / gross
+
+
+@compiled
+def _behaviour(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+    sums = folio.sums[0]
+    facts = folio.facts[0]
+    now = state.clock[NOW]
+    keep = remaining(now - facts.faded, HABIT_HALF_LIFE_S) if facts.faded >= 0 else 0.0
+    equity = sums.equity
+    filled = 0.0 if state.clock[FILLS_SEEN] != 0 else math.nan
+    paid = 0.0 if state.clock[TRANSFERS_SEEN] != 0 else math.nan
+    out[65] = filled + over(keep * facts.habit[TRADED], equity)
+    out[66] = filled + keep * facts.habit[FILLED]
+    out[67] = filled + over(keep * facts.habit[ADDED], equity)
+    out[68] = filled + facts.loss_streak
+    out[69] = _log10(sums.holding_s / sums.gross / HOUR_S, 1e-3)
+    out[70] = paid + over(keep * facts.habit[PAID_IN], equity)
+    out[71] = paid + over(keep * facts.habit[PAID_OUT], equity)
+    out[72] = paid + keep * facts.habit[RESCUED]
+    known = state.clock[FILLS_SEEN] != 0 or state.clock[DEFAULTS_SEEN] != 0
+    since_h = min(_age_s(now, float(facts.liquidated)) / HOUR_S, FAR) if facts.liquidated >= 0 else FAR
+    out[73] = keep * facts.habit[LIQUIDATED] if known else math.nan
+    out[74] = since_h if known else math.nan
+    out[75] = _fall(equity, facts.peak_equity)
+    out[76] = _change(equity, facts.usual_equity)
+    out[77] = facts.lowest_ratio
+    out[78] = facts.open_orders
+    out[79] = _log10(_age_s(now, float(facts.opened)) / DAY_S, 0.01)
+
+
+@compiled
+def _fall(equity: float, peak: float) -> float:
+    """Share of its best equity that an account has lost, at most FAR; 0 at a new best."""
+    if math.isnan(peak):
+        return math.nan
+    return max(over(peak - equity, peak), 0.0)
+
+
+@compiled
+def _change(equity: float, usual: float) -> float:
+    """log(equity / usual) within +-10, equity and usual at least a cent."""
+    if math.isnan(equity) or math.isnan(usual):
+        return math.nan
+    return min(max(math.log(max(equity, 0.01) / max(usual, 0.01)), -10.0), 10.0)
+
+
+@compiled
+def _venue(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+    sums = folio.sums[0]
+    facts = folio.facts[0]
+    now = state.clock[NOW]
+    if facts.owner >= 0:
+        owner = state.owner[facts.owner]
+        out[80] = owner.accounts
+        out[81] = over(owner.collateral, owner.maintenance)
+    else:
+        out[80] = math.nan
+        out[81] = math.nan
+    out[82] = _age_s(now, sums.book_time)
+    out[83] = _age_s(now, sums.funding_time)
+    out[84] = _age_s(now, float(facts.changed))
+    out[85] = _age_s(now, sums.price_time)
+    out[86] = outcome_ratio(state)
+    out[87] = state.regime[FORECAST_RATIO]
+    out[88] = _age_s(now, sums.mark_time)
 
 
 @compiled

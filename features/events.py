@@ -23,7 +23,9 @@ LEVEL = 6  # key market: distance_bps, bid_usd, ask_usd, number
 FUNDING = 7  # key market: funding_rate
 ACCOUNT = 8  # key account, sub owner: opened_time_us, isolated (0 or 1)
 TRANSFER = 9  # key account: amount_usd
-FILL = 10  # key account, sub market: quantity, price, fee_usd, kind (index into FILL_KINDS)
+FILL = (
+    10  # key account, sub market: quantity, price, fee_usd, kind (index into FILL_KINDS of `features.tables`)
+)
 RATE = 11  # key account: initial_margin_rate, maintenance_margin_rate
 SNAPSHOT = (
     12  # key account: equity_usd, collateral_usd, initial_margin_usd, maintenance_margin_usd, open_orders
@@ -31,8 +33,8 @@ SNAPSHOT = (
 POSITION = 13  # key account, sub market: quantity, entry_price, quote_usd, isolated_collateral_usd
 BALANCE = 14  # key account, sub asset: amount
 OBSERVED = 15  # nothing: the whole population was looked at
+DEFAULT = 16  # key account: kind (index into DEFAULT_KINDS of `features.tables`)
 
-FILL_KINDS = ("trade", "liquidation", "deleverage")
 VALUES = 8
 
 

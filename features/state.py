@@ -1,4 +1,4 @@
-"""The state of a venue as six tables of flat records, and how they grow.
+"""The state of a venue as tables of flat records, and how they grow.
 
 `State` is what the compiled kernels see: one structured array per table, a row per market, asset or
 account, and two pools of slots for positions and balances. An account's positions and balances are
@@ -19,22 +19,39 @@ from exchange.contracts import MAX_TIERS
 from features.depth import MAX_LEVELS
 from features.volatility import HALF_LIVES_H, RING_HOURS, SERIES_COLUMNS
 
-# Slots of `State.clock`.
-NOW, OBSERVED, FREE_POSITION, FREE_BALANCE, USED_POSITIONS, USED_BALANCES = range(6)
+# Slots of `State.clock`: first what answers can depend on, then how the pools stand.
+NOW, OBSERVED, NEXT_SWEEP, EXPECTED_AT, FILLS_SEEN, TRANSFERS_SEEN, DEFAULTS_SEEN = range(7)
+FREE_POSITION, FREE_BALANCE, USED_POSITIONS, USED_BALANCES = range(7, 11)
+CLOCK_FACTS, CLOCK_SLOTS = 7, 11
 
-ESTIMATORS = 6
-"""Volatilities that a portfolio's sigma is computed under (`features.emit`)."""
+# Slots of `State.regime`.
+EXPECTED_HOURS, OBSERVED_HOURS, FORECAST_RATIO = range(3)
+
+# What a portfolio's sigma is computed under: slots of a market's or an asset's `sigma`.
+SIGMA_1H, SIGMA_6H, SIGMA_48H, SIGMA_HAR, SIGMA_MEAN, SIGMA_SLOW = range(6)
+SIGMA_AHEAD_1H, SIGMA_AHEAD_8H, SIGMA_AHEAD_24H = range(6, 9)
+ESTIMATORS = 9
+
+PRESSURE_BINS = 48
+"""Steps of `features.pressure`: how far from the mark forced closing is followed."""
+
+# What an account did, each a sum that fades (`features.behaviour`): slots of `habit`.
+TRADED, FILLED, ADDED, PAID_IN, PAID_OUT, RESCUED, LIQUIDATED = range(7)
+HABITS = 7
 
 _VOLATILITY = [
     ("variance", "f8", (len(HALF_LIVES_H),)),  # per second, one EWMA per half-life
     ("series", "f8", (SERIES_COLUMNS,)),
     ("ring", "f8", (RING_HOURS,)),
+    ("sigma", "f8", (ESTIMATORS,)),  # per square root of a second, under each estimator
 ]
 
 MARKET_ROW = np.dtype(
     [
         ("mark_time", "i8"),
         ("book_time", "i8"),
+        ("funding_time", "i8"),
+        ("volume_from", "i8"),  # end of the first bar with a volume
         ("mark", "f8"),
         ("index", "f8"),
         ("open_interest", "f8"),
@@ -47,6 +64,7 @@ MARKET_ROW = np.dtype(
         ("taker_fee_rate", "f8"),
         ("liquidation_fee_rate", "f8"),
         ("funding_interval_s", "f8"),
+        ("underlying", "i8"),  # what a market and an asset have in common; given with the name
         ("tier_count", "i8"),
         ("level_count", "i8"),
         ("tier_cap", "f8", (MAX_TIERS,)),
@@ -58,6 +76,13 @@ MARKET_ROW = np.dtype(
         ("distance", "f8", (MAX_LEVELS,)),
         ("bid_depth", "f8", (MAX_LEVELS,)),
         ("ask_depth", "f8", (MAX_LEVELS,)),
+        ("usual_depth", "f8", (2,)),  # mean over a day within 1% of the mid, bids and asks
+        ("usual_spread", "f8"),
+        ("usual_interest", "f8"),
+        ("volume", "f8"),  # sum that fades by half in a day
+        ("swept_mark", "f8"),
+        ("ignition", "f8", (2,)),
+        ("forced", "f8", (2, PRESSURE_BINS + 1)),
         *_VOLATILITY,
     ]
 )
@@ -68,6 +93,7 @@ ASSET_ROW = np.dtype(
         ("price", "f8"),  # NaN until known; 1 for an asset without haircuts, which is a dollar
         ("collateral_weight", "f8"),
         ("liability_weight", "f8"),
+        ("underlying", "i8"),
         *_VOLATILITY,
     ]
 )
@@ -80,12 +106,26 @@ ACCOUNT_ROW = np.dtype(
         ("open_orders", "f8"),
         ("opened", "i8"),
         ("changed", "i8"),  # time of the account's newest row, -1 before the first
+        ("habit", "f8", (HABITS,)),
+        ("faded", "i8"),  # time that `habit` is stated at
+        ("liquidated", "i8"),
+        ("loss_streak", "f8"),
+        # as the sweeps saw it: smallest buffer since the newest row, equity and collateral over maintenance
+        ("survived", "f8"),
+        ("survived_from", "i8"),
+        ("swept_ratio", "f8"),
+        ("lowest_ratio", "f8"),
+        ("peak_equity", "f8"),
+        ("usual_equity", "f8"),
         ("owner", "i4"),
         ("first_position", "i4"),
         ("first_balance", "i4"),
         ("isolated", "i4"),
     ]
 )
+
+OWNER_ROW = np.dtype([("collateral", "f8"), ("maintenance", "f8"), ("accounts", "f8")])
+"""All accounts of one owner with an open position, as the last sweep saw them."""
 
 POSITION_ROW = np.dtype(
     [
@@ -94,6 +134,7 @@ POSITION_ROW = np.dtype(
         ("quote", "f8"),  # cash leg: unrealised profit = quantity x mark + quote
         ("isolated_collateral", "f8"),
         ("funding_mark", "f8"),  # the market's `funding_paid` up to which cash and quote are settled
+        ("opened", "i8"),  # time of the fill that opened it; -1 where only a snapshot tells of it
         ("market", "i4"),
         ("next", "i4"),
     ]
@@ -112,19 +153,27 @@ class State(NamedTuple):
     market: npt.NDArray[np.void]
     asset: npt.NDArray[np.void]
     account: npt.NDArray[np.void]
+    owner: npt.NDArray[np.void]
     position: npt.NDArray[np.void]
     balance: npt.NDArray[np.void]
+    regime: npt.NDArray[np.float64]
 
 
 _ROWS = {
     "market": MARKET_ROW,
     "asset": ASSET_ROW,
     "account": ACCOUNT_ROW,
+    "owner": OWNER_ROW,
     "position": POSITION_ROW,
     "balance": BALANCE_ROW,
 }
 _POOLS = {"position": FREE_POSITION, "balance": FREE_BALANCE}
 _START = {
+    "habit": 0.0,
+    "loss_streak": 0.0,
+    "forced": 0.0,
+    "volume": 0.0,
+    "survived": np.inf,
     "ring": 0.0,
     "funding_paid": 0.0,
     "cash": 0.0,
@@ -148,11 +197,18 @@ def _fresh(table: str, rows: int) -> npt.NDArray[np.void]:
     return array
 
 
-def new_state(markets: int = 8, assets: int = 4, accounts: int = 64, slots: int = 64) -> State:
+def new_state(
+    markets: int = 8, assets: int = 4, accounts: int = 64, slots: int = 64, owners: int = 64
+) -> State:
     """An empty state with room for that many rows and pool slots."""
-    clock = np.array([-1, -1, 0, 0, 0, 0], np.int64)
-    room = {"market": markets, "asset": assets, "account": accounts, "position": slots, "balance": slots}
-    return State(clock, **{table: _fresh(table, rows) for table, rows in room.items()})
+    clock = np.zeros(CLOCK_SLOTS, np.int64)
+    clock[[NOW, OBSERVED, NEXT_SWEEP, EXPECTED_AT]] = -1
+    room = {
+        "market": markets, "asset": assets, "account": accounts, "owner": owners, "position": slots,
+        "balance": slots,
+    }  # fmt: skip
+    tables = {table: _fresh(table, rows) for table, rows in room.items()}
+    return State(clock, **tables, regime=np.zeros(3))
 
 
 def grown(state: State, **rows: int) -> State:
@@ -173,10 +229,26 @@ def grown(state: State, **rows: int) -> State:
     return state._replace(**changes) if changes else state
 
 
-def copied(state: State) -> State:
-    """An independent copy."""
-    copies: list[Any] = [array.copy() for array in state]
-    return State(*copies)
+SUMS_ROW = np.dtype(
+    [
+        (name, "f8")
+        for name in (
+            # over positions
+            "gross", "net", "squares", "initial", "maintenance", "unrealised", "carry_day", "closing_fees",
+            "funding_against", "basis_against", "slippage", "slippage_quarter", "slippage_double", "spread",
+            "imbalance", "over_depth_25bps", "over_depth", "over_depth_2pct", "over_interest", "over_volume",
+            "jumps", "depth_change", "spread_change", "interest_change", "long", "largest_move",
+            "pressure_1pct", "pressure_3pct", "pressure_10pct", "opposite_3pct", "forced_share",
+            "ignition", "ahead", "rank", "past_ignition", "holding_s",
+            # over pools, the worst one where it says so
+            "equity", "collateral", "needed", "haircut", "absolute", "worst_ratio", "worst_distance",
+            "worst_bankruptcy", "worst_effective", "volatile", "pledged", "moving",
+            # the oldest of what was read, microseconds
+            "mark_time", "book_time", "funding_time", "price_time",
+        )
+    ]
+)  # fmt: skip
+"""Scratch of `features.emit`: what is summed up on the way to a vector."""
 
 
 class Portfolio(NamedTuple):
@@ -187,9 +259,11 @@ class Portfolio(NamedTuple):
 
     count: npt.NDArray[np.int64]  # type: ignore[assignment]  # (3,) positions in use, balances in use, 1 if isolated
     account: npt.NDArray[np.float64]  # (3,) cash, initial and maintenance rate in force
+    facts: npt.NDArray[np.void]  # (1,) the account's row: what it did, how it stood
     position: npt.NDArray[np.void]  # rows in rising market order, settled; `next` is not used
     balance: npt.NDArray[np.void]
     work: npt.NDArray[np.float64]  # (3, ESTIMATORS) scratch of `emit`
+    sums: npt.NDArray[np.void]  # (1,) likewise
 
 
 POSITIONS, BALANCES, ISOLATED = 0, 1, 2
@@ -201,17 +275,21 @@ def new_portfolio(markets: int, assets: int) -> Portfolio:
     return Portfolio(
         np.zeros(3, np.int64),
         np.full(3, np.nan),
+        _fresh("account", 1),
         _fresh("position", markets),
         _fresh("balance", assets),
         np.zeros((3, ESTIMATORS)),
+        np.zeros(1, SUMS_ROW),
     )
 
 
-def digest(state: State, markets: int, assets: int, accounts: int) -> str:
+def digest(state: State, markets: int, assets: int, accounts: int, owners: int) -> str:
     """SHA-256 of all that answers can depend on; spare rows and the layout of the pools do not count."""
-    sha = hashlib.sha256(state.clock[: OBSERVED + 1].tobytes())
+    sha = hashlib.sha256(state.clock[:CLOCK_FACTS].tobytes())
+    sha.update(state.regime.tobytes())
     sha.update(state.market[:markets].tobytes())
     sha.update(state.asset[:assets].tobytes())
+    sha.update(state.owner[:owners].tobytes())
     lists = {"first_position": state.position, "first_balance": state.balance}
     facts = [name for name in ACCOUNT_ROW.names or () if name not in lists]
     for name in facts:

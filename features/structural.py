@@ -101,6 +101,24 @@ def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
     return _bounded(p_1h), conditional_hazard(p_1h, p_8h), conditional_hazard(p_8h, p_24h)
 
 
+JUMPS_A_DAY = 0.5
+JUMP_SCALE, JUMP_TAIL = 0.03, 3.0
+"""Jumps of more than 3% come about every other day in a crypto perpetual; their size has a cubic tail."""
+
+
+@compiled
+def jump_passage(distance: float) -> float:
+    """Logit of the probability that one jump within a day is larger than the distance to liquidation.
+
+    `distance` is a fraction of the mark, at least 0. Jumps come one after the other by chance (Poisson),
+    either way; NaN gives NaN.
+    """
+    if math.isnan(distance):
+        return math.nan
+    larger = min(1.0, (max(distance, 1e-12) / JUMP_SCALE) ** -JUMP_TAIL)
+    return logit(_bounded(-math.expm1(-0.5 * JUMPS_A_DAY * larger)))
+
+
 @compiled
 def logit(probability: float) -> float:
     """log(p / (1 - p))."""

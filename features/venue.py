@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.advance import advance_all
-from features.emit import FEATURES, FIGURES, emit, emit_open, gather
+from features.emit import FEATURES, FIGURES, emit, emit_open
 from features.events import BALANCE, FILL, POSITION, EventBatch
+from features.exposure import underlying_number
+from features.portfolio import gather
 from features.state import (
     NOW,
     USED_BALANCES,
@@ -98,9 +100,13 @@ class Venue:
             market=len(self.market_names),
             asset=len(self.asset_names),
             account=len(self.account_names),
+            owner=len(self.owner_names),
             position=int(self.state.clock[USED_POSITIONS]) + int(positions),
             balance=int(self.state.clock[USED_BALANCES]) + int(np.count_nonzero(events.kind == BALANCE)),
         )
+        for rows, names in ((self.state.market, self.market_names), (self.state.asset, self.asset_names)):
+            for key in np.flatnonzero(rows["underlying"][: len(names)] < 0).tolist():
+                rows["underlying"][key] = underlying_number(names[key])
         markets, assets = len(self.state.market), len(self.state.asset)
         if len(self._folio.position) < markets or len(self._folio.balance) < assets:
             self._folio = new_portfolio(markets, assets)
@@ -114,7 +120,7 @@ class Venue:
         # Room that an earlier call made may be taken by now, by another batch.
         applying: list[Any] = [column[start:end] for column in events]
         self.reserve(EventBatch(*applying))
-        return int(advance_all(self.state, events, start, until_us))
+        return int(advance_all(self.state, self._folio, events, start, until_us))
 
     # -- vectors out
 
@@ -170,7 +176,8 @@ class Venue:
 
     def digest(self) -> str:
         """SHA-256 of everything that answers can depend on."""
-        return digest(self.state, len(self.market_names), len(self.asset_names), len(self.account_names))
+        names = (self.market_names, self.asset_names, self.account_names, self.owner_names)
+        return digest(self.state, *map(len, names))
 
 
 def _intern(name: str, ids: dict[str, int], names: list[str]) -> int:

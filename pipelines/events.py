@@ -17,7 +17,7 @@ import polars as pl
 from features import events as ev
 from features.depth import MAX_LEVELS
 from features.events import EventBatch
-from features.tables import FILL_KINDS, TABLES
+from features.tables import DEFAULT_KINDS, FILL_KINDS, TABLES
 from pipelines.rules import Rules, always, known_names, timeless
 from pipelines.store import Dataset
 from pipelines.windows import ROWS_PER_WINDOW, windows
@@ -36,6 +36,7 @@ EVENT_TABLES = (
     "position_snapshots",
     "balance_snapshots",
     "observations",
+    "default_events",
 )
 """Tables that make events, in the order in which rows of one time apply."""
 
@@ -285,6 +286,11 @@ def _transfers(frame: pl.DataFrame) -> Iterator[_Rows]:
     yield _single(ev.TRANSFER, frame, ["sequence", "account_id", "amount_usd"], _ACCOUNT, None, "amount_usd")
 
 
+def _defaults(frame: pl.DataFrame) -> Iterator[_Rows]:
+    numbered = frame.with_columns(pl.col("kind").cast(pl.Enum(DEFAULT_KINDS)).to_physical())
+    yield _single(ev.DEFAULT, numbered, ["account_id", "kind"], _ACCOUNT, None, "kind")
+
+
 def _of_market(kind: int, *values: str) -> Any:
     return lambda frame: [_single(kind, frame, ["market"], _MARKET, None, *values)]
 
@@ -321,4 +327,5 @@ _ROWS: dict[str, Any] = {
     "position_snapshots": _of_account(ev.POSITION, ("market", "market"), *_POSITION),
     "balance_snapshots": _of_account(ev.BALANCE, ("asset", "asset"), "amount"),
     "observations": lambda frame: [_single(ev.OBSERVED, frame, [], None, None)],
+    "default_events": _defaults,
 }

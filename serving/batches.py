@@ -16,7 +16,8 @@ import numpy as np
 from exchange.contracts import MarginTier
 from features import events as ev
 from features.depth import MAX_LEVELS
-from features.events import FILL_KINDS, VALUES, EventBatch
+from features.events import VALUES, EventBatch
+from features.tables import DEFAULT_KINDS, FILL_KINDS
 from serving.rows import Row, table_of, tiers_of
 from serving.wire import to_us
 
@@ -84,6 +85,7 @@ _FIGURES = attrgetter(
 )
 _POSITION = attrgetter("quantity", "entry_price", "quote_usd", "isolated_collateral_usd")
 _FILL_KIND = {kind: float(number) for number, kind in enumerate(FILL_KINDS)}
+_DEFAULT_KIND = {kind: float(number) for number, kind in enumerate(DEFAULT_KINDS)}
 
 
 def write(row: Row, time_us: int, names: Names, out: Columns) -> None:
@@ -122,6 +124,8 @@ def write(row: Row, time_us: int, names: Names, out: Columns) -> None:
             out.add(ev.MARKET, time_us, key, -1, _TERMS(row))
             for number, tier in enumerate(tiers_of(row)):
                 out.add(ev.TIER, time_us, key, -1, (*_schedule(tier), float(number)))
+        case "default_events":
+            out.add(ev.DEFAULT, time_us, names.account(row.account_id), -1, (_DEFAULT_KIND[row.kind],))
         case "observations":
             out.add(ev.OBSERVED, time_us, -1, -1, ())
 

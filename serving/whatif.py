@@ -18,14 +18,13 @@ from exchange.account import asset_value_usd, haircut_usd, liability_margin_usd,
 from exchange.compiled import compiled
 from features import emit as figure
 from features.advance import advance, advance_all
-from features.emit import FEATURES, FIGURES, emit, gather
+from features.emit import FEATURES, FIGURES, emit
 from features.events import BALANCE, FILL, POSITION, SNAPSHOT, VALUES
+from features.portfolio import gather
 from features.state import (
     BALANCES,
     CASH,
-    INITIAL_IN_FORCE,
-    ISOLATED,
-    MAINTENANCE_IN_FORCE,
+    NEXT_SWEEP,
     NOW,
     POSITIONS,
     Portfolio,
@@ -33,7 +32,7 @@ from features.state import (
     new_portfolio,
     new_state,
 )
-from features.venue import Vectors, Venue
+from features.venue import END_OF_TIME_US, Vectors, Venue
 from serving.batches import Columns, write_holdings
 from serving.wire import SentAccount
 
@@ -57,11 +56,27 @@ def _load(source: State, key: int, trial: State, folio: Portfolio, value: Floats
     for i in range(folio.count[BALANCES]):
         value[0] = folio.balance[i].amount
         advance(trial, BALANCE, now, 0, folio.balance[i].asset, value)
+    slot = trial.account[0].first_position
+    for i in range(folio.count[POSITIONS]):
+        trial.position[slot].opened = folio.position[i].opened
+        slot = trial.position[slot].next
+    _remember(source, key, trial)
+    trial.account[0].cash = folio.account[CASH]
+
+
+@compiled
+def _remember(source: State, key: int, trial: State) -> None:
+    """Give the trial's account the past of account `key`, and keep what the trial itself made of it."""
     account = trial.account[0]
-    account.cash = folio.account[CASH]
-    account.initial_in_force = folio.account[INITIAL_IN_FORCE]
-    account.maintenance_in_force = folio.account[MAINTENANCE_IN_FORCE]
-    account.isolated = folio.count[ISOLATED]
+    first_position = account.first_position
+    first_balance = account.first_balance
+    cash = account.cash
+    changed = account.changed
+    trial.account[0] = source.account[key]
+    account.first_position = first_position
+    account.first_balance = first_balance
+    account.cash = cash
+    account.changed = changed
 
 
 @compiled
@@ -82,6 +97,15 @@ def _order(trial: State, market: int, quantity: float, price: float, value: Floa
             if trial.position[slot].market == market:
                 trial.position[slot].isolated_collateral = math.nan
             slot = trial.position[slot].next
+
+
+def _forget(rows: npt.NDArray[np.void]) -> None:
+    """Leave of the only account what a state that was sent says of it."""
+    kept = ("first_position", "first_balance", "cash", "changed")
+    fresh = new_state(markets=1, assets=1, accounts=1, slots=1, owners=1).account
+    for name in rows.dtype.names or ():
+        if name not in kept:
+            rows[name] = fresh[name]
 
 
 class Holdings(NamedTuple):
@@ -117,8 +141,10 @@ class Trial:
             self._own = new_state(markets=1, assets=1, accounts=1, slots=max(markets, assets))
         if len(self._folio.position) < markets or len(self._folio.balance) < assets:
             self._folio = new_portfolio(markets, assets)
+        venue = self._venue.state
         self._own.clock[NOW] = self._venue.now_us
-        self._state = self._own._replace(market=self._venue.state.market, asset=self._venue.state.asset)
+        self._own.clock[NEXT_SWEEP] = END_OF_TIME_US  # a single account is nothing to sweep
+        self._state = self._own._replace(market=venue.market, asset=venue.asset)
 
     def load(self, account: int) -> None:
         """Begin with an account as the venue holds it."""
@@ -135,12 +161,15 @@ class Trial:
         columns = Columns()
         columns.add(SNAPSHOT, now_us, 0, -1, (sent.equity_usd,))
         write_holdings(0, sent.positions, sent.balances, now_us, self._venue, columns)
-        advance_all(self._state, columns.batch(), 0, now_us)
-        row, known = self._state.account, self._venue.state.account
-        for name in ("initial_in_force", "maintenance_in_force"):
-            row[name][0] = known[name][account] if account >= 0 else math.nan
-        isolated = account >= 0 and known["isolated"][account] != 0
-        row["isolated"][0] = isolated if sent.margin_mode is None else sent.margin_mode == "isolated"
+        advance_all(self._state, self._folio, columns.batch(), 0, now_us)
+        row = self._state.account
+        if account >= 0:
+            _remember(self._venue.state, account, self._state)
+        else:
+            _forget(row)
+        row["survived"][0] = math.inf  # what is sent may be another portfolio
+        if sent.margin_mode is not None:
+            row["isolated"][0] = sent.margin_mode == "isolated"
 
     def order(self, market: int, quantity: float, price: float | None) -> None:
         """Fill an order with its taker fee, at the mark where no price is given.

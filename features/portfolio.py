@@ -1,0 +1,214 @@
+"""One account copied out of the state, and its pools summed up: what the sweep and every vector begin with.
+
+An isolated account is as many margin pools as it has positions; what says how close liquidation is
+(margin ratio, distance, buffer over sigma) is that of the worst one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.account import (
+    asset_value_usd,
+    haircut_usd,
+    liability_margin_usd,
+    notional_usd,
+    unrealised_usd,
+)
+from exchange.compiled import compiled
+from exchange.contracts import tiered_margin_usd
+from exchange.units import DAY_S
+from features.arithmetic import FAR, distance, effective_buffer, over, pool_sigma, worse
+from features.exposure import balance_worth_usd, is_hedging, netted_usd, stands_for
+from features.state import (
+    BALANCES,
+    CASH,
+    ESTIMATORS,
+    INITIAL_IN_FORCE,
+    ISOLATED,
+    MAINTENANCE_IN_FORCE,
+    NOW,
+    POSITIONS,
+    SIGMA_6H,
+    SIGMA_MEAN,
+    SIGMA_SLOW,
+    Portfolio,
+    State,
+)
+
+OWN, TOTAL, NEARNESS = 0, 1, 2
+"""Rows of `Portfolio.work`: sums of squared and of plain exposures, buffer over sigma."""
+
+_DAY = math.sqrt(DAY_S)
+
+
+@compiled
+def gather(state: State, key: int, out: Portfolio) -> int:
+    """Copy an account into `out`, funding settled; the number of open positions (quantity not 0)."""
+    account = state.account[key]
+    out.facts[0] = state.account[key]
+    cash = account.cash
+    n = 0
+    opened = 0
+    slot = account.first_position
+    while slot >= 0:
+        source = state.position[slot]
+        row = out.position[n]
+        due = 0.0
+        if source.quantity != 0.0:
+            due = source.quantity * (state.market[source.market].funding_paid - source.funding_mark)
+            opened += 1
+        cash -= due
+        row.market = source.market
+        row.quantity = source.quantity
+        row.entry_price = source.entry_price
+        row.quote = source.quote - due
+        row.isolated_collateral = source.isolated_collateral
+        row.opened = source.opened
+        n += 1
+        slot = source.next
+    out.count[POSITIONS] = n
+    n = 0
+    slot = account.first_balance
+    while slot >= 0:
+        out.balance[n].asset = state.balance[slot].asset
+        out.balance[n].amount = state.balance[slot].amount
+        n += 1
+        slot = state.balance[slot].next
+    out.count[BALANCES] = n
+    out.count[ISOLATED] = account.isolated
+    out.account[CASH] = cash
+    out.account[INITIAL_IN_FORCE] = account.initial_in_force
+    out.account[MAINTENANCE_IN_FORCE] = account.maintenance_in_force
+    return opened
+
+
+@compiled
+def position_buffer_usd(market: np.void, position: np.void, buffer_usd: float, isolated: bool) -> float:
+    """Buffer of the pool that a position belongs to: the whole account's, or its own if it is isolated."""
+    if not isolated:
+        return buffer_usd
+    needed = tiered_margin_usd(
+        notional_usd(position.quantity, market.mark),
+        market.tier_floor,
+        market.maintenance_rate,
+        market.maintenance_deduction,
+    )
+    pool = position.isolated_collateral + unrealised_usd(position.quantity, market.mark, position.quote)
+    return pool - needed
+
+
+@compiled
+def _expose(folio: Portfolio, dollars: float, sigma: npt.NDArray[np.float64]) -> None:
+    """Count an underlying under every estimator but the baseline's."""
+    for e in range(ESTIMATORS):
+        if e != SIGMA_MEAN:
+            exposure = dollars * sigma[e]
+            folio.work[OWN, e] += exposure * exposure
+            folio.work[TOTAL, e] += exposure
+
+
+@compiled
+def sum_pools(state: State, folio: Portfolio) -> None:
+    """Equity, collateral, margin, exposures under every estimator, how near the worst pool is to its end."""
+    sums = folio.sums[0]
+    isolated = folio.count[ISOLATED] != 0
+    folio.work[OWN] = 0.0
+    folio.work[TOTAL] = 0.0
+    folio.work[NEARNESS] = FAR
+    sums.gross = 0.0
+    sums.net = 0.0
+    sums.absolute = 0.0
+    sums.maintenance = 0.0
+    sums.closing_fees = 0.0
+    sums.equity = 0.0
+    sums.haircut = 0.0
+    sums.volatile = 0.0
+    sums.pledged = 0.0
+    sums.worst_ratio = FAR
+    sums.worst_distance = FAR
+    sums.worst_bankruptcy = FAR
+    sums.price_time = state.clock[NOW]
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity == 0.0:
+            continue
+        market = state.market[position.market]
+        notional = notional_usd(position.quantity, market.mark)
+        size = abs(notional)
+        needed = tiered_margin_usd(
+            notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
+        )
+        fee = size * market.liquidation_fee_rate
+        sums.gross += size
+        sums.net += notional
+        sums.maintenance += needed
+        sums.closing_fees += fee
+        sums.absolute += size * market.sigma[SIGMA_6H]
+        if isolated:
+            pool = position.isolated_collateral + unrealised_usd(
+                position.quantity, market.mark, position.quote
+            )
+            sums.equity += pool
+            sums.worst_ratio = worse(sums.worst_ratio, over(pool, needed))
+            move = distance(market, position.quantity, pool - needed)
+            sums.worst_distance = worse(sums.worst_distance, move)
+            for e in range(ESTIMATORS):
+                exposure = notional * market.sigma[e]
+                folio.work[OWN, e] += exposure * exposure
+                folio.work[TOTAL, e] += exposure
+                near = over(pool - needed, abs(exposure) * _DAY)
+                folio.work[NEARNESS, e] = worse(folio.work[NEARNESS, e], near)
+            left = over(pool - fee, size * market.sigma[SIGMA_SLOW] * _DAY)
+            sums.worst_bankruptcy = worse(sums.worst_bankruptcy, left)
+            continue
+        exposure = notional * market.sigma[SIGMA_MEAN]  # the baseline's: position by position
+        folio.work[OWN, SIGMA_MEAN] += exposure * exposure
+        folio.work[TOTAL, SIGMA_MEAN] += exposure
+        if stands_for(state, folio, i):
+            _expose(folio, netted_usd(state, folio, i), market.sigma)
+    sums.needed = sums.maintenance
+    sums.moving = sums.net
+    if isolated:  # free balances stand behind no position
+        sums.collateral = sums.equity
+        sums.worst_effective = folio.work[NEARNESS, SIGMA_SLOW]
+        return
+
+    sums.equity = folio.account[CASH] + sums.net
+    for i in range(folio.count[BALANCES]):
+        balance = folio.balance[i]
+        asset = state.asset[balance.asset]
+        worth = asset_value_usd(balance.amount, asset.price)
+        sums.equity += worth
+        sums.pledged += abs(worth)
+        sums.haircut += haircut_usd(balance.amount, asset.price, asset.collateral_weight)
+        sums.needed += liability_margin_usd(balance.amount, asset.price, asset.liability_weight)
+        if balance.amount == 0.0 or (asset.price_time < 0 and not math.isnan(asset.price)):
+            continue  # a dollar that never had a price does not move
+        worth = balance_worth_usd(balance, asset)
+        sums.volatile += abs(worth)
+        sums.moving += worth
+        sums.price_time = min(sums.price_time, float(asset.price_time))
+        sums.absolute += abs(worth) * asset.sigma[SIGMA_6H]
+        exposure = worth * asset.sigma[SIGMA_MEAN]
+        folio.work[OWN, SIGMA_MEAN] += exposure * exposure
+        folio.work[TOTAL, SIGMA_MEAN] += exposure
+        if not is_hedging(state, folio, asset.underlying):  # else counted with the position it hedges
+            _expose(folio, worth, asset.sigma)
+    sums.collateral = sums.equity - sums.haircut
+    buffer = sums.collateral - sums.needed
+    sums.worst_ratio = over(sums.collateral, sums.needed)
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity != 0.0:
+            move = distance(state.market[position.market], position.quantity, buffer)
+            sums.worst_distance = worse(sums.worst_distance, move)
+    for e in range(ESTIMATORS):
+        sigma = pool_sigma(folio.work[OWN, e], folio.work[TOTAL, e]) * _DAY
+        folio.work[NEARNESS, e] = over(buffer, sigma)
+    slow = pool_sigma(folio.work[OWN, SIGMA_SLOW], folio.work[TOTAL, SIGMA_SLOW]) * _DAY
+    sums.worst_effective = over(effective_buffer(buffer, folio.facts[0].survived), slow)
+    sums.worst_bankruptcy = over(sums.equity - sums.closing_fees, slow)

@@ -1,0 +1,153 @@
+"""The sweep: every quarter of an hour all accounts are looked at once, for what no single one can know.
+
+It runs inside `features.advance`, before the first event at or after a quarter of an hour of the events'
+own clock, so that history and the live service do the same at the same place. It writes liquidation
+pressure by market and side, totals by owner, each account's record of what it has survived, and once an
+hour how many liquidations the structural prior expects of the whole venue.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from exchange.account import notional_usd
+from exchange.compiled import compiled
+from exchange.units import DAY_S, DAY_US, HOUR_US, MINUTE_US
+from features.arithmetic import distance
+from features.behaviour import fade_outcomes, remaining
+from features.portfolio import NEARNESS, gather, position_buffer_usd, sum_pools
+from features.pressure import finish, log_distance, note, side_of
+from features.state import (
+    EXPECTED_AT,
+    EXPECTED_HOURS,
+    FORECAST_RATIO,
+    ISOLATED,
+    NEXT_SWEEP,
+    POSITIONS,
+    SIGMA_AHEAD_24H,
+    Portfolio,
+    State,
+)
+from features.structural import mixed_first_passage
+
+SWEEP_US = 15 * MINUTE_US
+SURVIVED_US = 30 * DAY_US
+"""How long what an account survived stands to its credit."""
+
+MEMORY_HALF_LIFE_S = 1.0 * DAY_S
+"""Of an account's usual equity."""
+
+LOWEST_HALF_LIFE_S = 7.0 * DAY_S
+"""Of the distance from one by which the lowest margin ratio is forgotten."""
+
+FORECAST_BOUND = 1.5
+"""The forecast's total is believed within this many logs of the prior's."""
+
+
+@compiled
+def sweep_when_due(state: State, folio: Portfolio, time_us: int) -> None:
+    """Sweep once if an event at `time_us` is the first at or after a quarter of an hour."""
+    due_us = state.clock[NEXT_SWEEP]
+    if time_us < due_us:
+        return
+    start_us = time_us - time_us % SWEEP_US
+    if due_us >= 0:
+        _sweep(state, folio, start_us, start_us - due_us + SWEEP_US)
+    state.clock[NEXT_SWEEP] = start_us + SWEEP_US
+
+
+@compiled
+def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None:
+    """Look at every account; `elapsed_us` have passed since the last time."""
+    hourly = now_us // HOUR_US > state.clock[EXPECTED_AT] // HOUR_US
+    for k in range(len(state.market)):
+        state.market[k].forced[:] = 0.0
+    for k in range(len(state.owner)):
+        owner = state.owner[k]
+        owner.collateral = 0.0
+        owner.maintenance = 0.0
+        owner.accounts = 0.0
+    expected = 0.0
+    ahead = 0.0
+    for key in range(len(state.account)):
+        if state.account[key].first_position < 0:
+            continue
+        likely, forecast = _account(state, folio, key, now_us, elapsed_us, hourly)
+        if not math.isnan(likely) and not math.isnan(forecast):
+            expected += likely
+            ahead += forecast
+    for k in range(len(state.market)):
+        if not math.isnan(state.market[k].mark):
+            finish(state.market[k])
+    if hourly:
+        before_us = state.clock[EXPECTED_AT]
+        if before_us >= 0:
+            fade_outcomes(state, now_us - before_us)
+            state.regime[EXPECTED_HOURS] += expected * min(now_us - before_us, DAY_US) / HOUR_US
+        if expected > 0.0 and ahead > 0.0:
+            ratio = math.log(ahead / expected)
+            state.regime[FORECAST_RATIO] = min(max(ratio, -FORECAST_BOUND), FORECAST_BOUND)
+        state.clock[EXPECTED_AT] = now_us
+
+
+@compiled
+def _account(
+    state: State, folio: Portfolio, key: int, now_us: int, elapsed_us: int, hourly: bool
+) -> tuple[float, float]:
+    """Look at one account; hourly its probabilities of liquidation within a day, NaN where not known."""
+    if gather(state, key, folio) == 0:
+        return math.nan, math.nan
+    sum_pools(state, folio)
+    sums = folio.sums[0]
+    account = state.account[key]
+    buffer = sums.collateral - sums.needed
+    isolated = folio.count[ISOLATED] != 0
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity == 0.0:
+            continue
+        market = state.market[position.market]
+        left = position_buffer_usd(market, position, buffer, isolated)
+        if not math.isnan(left):
+            side = side_of(position.quantity)
+            away = log_distance(distance(market, position.quantity, left), side)
+            note(market, side, away, abs(notional_usd(position.quantity, market.mark)))
+    if math.isnan(sums.equity) or math.isnan(buffer):
+        return math.nan, math.nan
+    _remember(account, now_us, elapsed_us, sums.equity, sums.worst_ratio, buffer)
+    if account.owner >= 0:
+        owner = state.owner[account.owner]
+        owner.collateral += sums.collateral
+        owner.maintenance += sums.needed
+        owner.accounts += 1.0
+    if not hourly:
+        return math.nan, math.nan
+    ahead = folio.work[NEARNESS, SIGMA_AHEAD_24H]
+    return mixed_first_passage(sums.worst_effective), mixed_first_passage(ahead)
+
+
+@compiled
+def _remember(
+    account: np.void, now_us: int, elapsed_us: int, equity: float, ratio: float, buffer: float
+) -> None:
+    """What the account has lived through: its smallest buffer, its best and its usual equity."""
+    if account.survived == math.inf or now_us - account.survived_from > SURVIVED_US:
+        account.survived = buffer
+        account.survived_from = now_us
+    else:
+        account.survived = min(account.survived, buffer)
+    account.swept_ratio = ratio
+    if math.isnan(account.lowest_ratio):
+        account.lowest_ratio = ratio
+    else:
+        keep = remaining(elapsed_us, LOWEST_HALF_LIFE_S)
+        account.lowest_ratio = min(ratio, keep * account.lowest_ratio + (1.0 - keep) * ratio)
+    if math.isnan(account.usual_equity):
+        account.usual_equity = equity
+        account.peak_equity = equity
+    else:
+        keep = remaining(elapsed_us, MEMORY_HALF_LIFE_S)
+        account.usual_equity = keep * account.usual_equity + (1.0 - keep) * equity
+        account.peak_equity = max(account.peak_equity, equity)
