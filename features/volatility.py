@@ -41,17 +41,17 @@ LEAST_VARIANCE = 1e-4 * PRIOR_VARIANCE
 PEGGED_VARIANCE = 0.05**2 * PRIOR_VARIANCE
 """An asset that moves less than 5% a year is held to something; no coin is as quiet."""
 
-# Parameters fitted by `python -m benchmarks.volatility DATA --fit`.
-GARCH_ALPHA, GARCH_BETA = 0.171, 0.764
+# Parameters fitted by `python -m benchmarks.volatility --fit`.
+GARCH_ALPHA, GARCH_BETA = 0.152, 0.810
 """Of hourly returns, medians over coins; the rest of the weight pulls to the price's own long average."""
 
 WEIGHTED_H = (1.0, 8.0, 24.0)
 WEIGHTS = (
-    (0.205, 0.767, 0.000, 0.000, 0.000),
-    (0.244, 0.505, 0.000, 0.095, 0.230),
-    (0.222, 0.106, 0.372, 0.050, 0.324),
+    (0.220, 0.723, 0.000, 0.000, 0.000),
+    (0.229, 0.531, 0.000, 0.033, 0.183),
+    (0.187, 0.074, 0.442, 0.000, 0.258),
 )
-"""By horizon: constant, then the rungs of 1, 6 and 48 hours and the level; what they lack to one the prior has."""
+"""By horizon: constant, rungs of 1, 6 and 48 hours, level; what they lack to one the prior has."""
 
 BARS_TO_TRUST = 4.0
 """A mean over so many bars counts half, the slower rung the other half."""
@@ -65,9 +65,6 @@ LEVEL_FROM_S = 12 * HOUR_S
 
 LEAST_STEP = -2.5
 """A rung lies at most this far below the slower one: a mark that stood still for an hour will move again."""
-
-LEAST_BIPOWER = 0.1
-"""Bipower variation counts as at least this share of the variance: stale marks make it vanish."""
 
 # What a series carries beside its variances: columns of its float row.
 (
@@ -83,10 +80,10 @@ LEAST_BIPOWER = 0.1
     BARS_6H,
     BARS_48H,
     LEVEL,  # mean of the log of the last day's variance, taken every hour
-    LEVEL_HOURS,
+    AVERAGE,  # mean of that variance itself
+    LEVEL_HOURS,  # hours that both are means of
     GARCH,  # variance per second of the clock hour in progress
     HOUR_RETURN,  # return within that hour so far
-    TOTAL,  # sum of all squared returns
 ) = range(16)
 SERIES_COLUMNS = 16
 
@@ -127,7 +124,6 @@ def observe_price(
         series[DAY_BEFORE : BARS_48H + 1] = 0.0
         series[LEVEL_HOURS] = 0.0
         series[HOUR_RETURN] = 0.0
-        series[TOTAL] = 0.0
     else:
         variance[0] = keep_1h * variance[0] + (1.0 - keep_1h) * rate
         variance[1] = keep_6h * variance[1] + (1.0 - keep_6h) * rate
@@ -141,7 +137,6 @@ def observe_price(
     series[BARS_1H] = keep_1h * series[BARS_1H] + 1.0
     series[BARS_6H] = keep_6h * series[BARS_6H] + 1.0
     series[BARS_48H] = keep_48h * series[BARS_48H] + 1.0
-    series[TOTAL] += squared
     known = (time_us - series[FIRST_TIME]) / SECOND_US
     series[KNOWN_S] = known
 
@@ -225,47 +220,60 @@ def _close_hours(
     """What happens once for each clock hour that ends within a bar: the steps of GARCH and of the level."""
     previous_us = time_us - elapsed_us
     closed = time_us // HOUR_US - previous_us // HOUR_US
-    known = series[KNOWN_S]
-    trust = DAYS_TO_TRUST * DAY_S
-    long_run = (series[TOTAL] + trust * PRIOR_VARIANCE) / (known + trust)
-    # A return is shared among hours so that its square is shared by time.
-    first_us = HOUR_US - previous_us % HOUR_US
-    whole = series[HOUR_RETURN] + log_return * math.sqrt(first_us / elapsed_us)
-    last_us = time_us % HOUR_US
-    series[HOUR_RETURN] = log_return * math.sqrt(last_us / elapsed_us)
-    garch = long_run if math.isnan(series[GARCH]) else series[GARCH]
-    garch = garch_step(garch, whole * whole / HOUR_S, long_run, GARCH_ALPHA, GARCH_BETA, 1)
-    if closed > 1:
-        rate = log_return * log_return / (elapsed_us / SECOND_US)
-        garch = garch_step(garch, rate, long_run, GARCH_ALPHA, GARCH_BETA, closed - 1)
-    series[GARCH] = garch
-
-    if known >= LEVEL_FROM_S:
+    if series[KNOWN_S] >= LEVEL_FROM_S:
         keep = math.exp(-math.log(2.0) * closed / LEVEL_HALF_LIFE_H)
         added = (1.0 - keep) / (1.0 - math.exp(-math.log(2.0) / LEVEL_HALF_LIFE_H))
         before = keep * series[LEVEL_HOURS]
-        seen = math.log(max(day, LEAST_VARIANCE))
-        old = 0.0 if math.isnan(series[LEVEL]) else series[LEVEL]
-        series[LEVEL_HOURS] = before + added
-        series[LEVEL] = (before * old + added * seen) / (before + added)
+        hours = before + added
+        share = added / hours
+        seen = max(day, LEAST_VARIANCE)
+        first = math.isnan(series[LEVEL])
+        series[LEVEL] = math.log(seen) if first else series[LEVEL] + share * (math.log(seen) - series[LEVEL])
+        series[AVERAGE] = seen if first else series[AVERAGE] + share * (seen - series[AVERAGE])
+        series[LEVEL_HOURS] = hours
+
+    # A return is shared among hours so that its square is shared by time.
+    first_us = HOUR_US - previous_us % HOUR_US
+    whole = series[HOUR_RETURN] + log_return * math.sqrt(first_us / elapsed_us)
+    series[HOUR_RETURN] = log_return * math.sqrt(time_us % HOUR_US / elapsed_us)
+    rest = long_run(series)
+    garch = rest if math.isnan(series[GARCH]) else series[GARCH]
+    garch = garch_step(garch, whole * whole / HOUR_S, rest, GARCH_ALPHA, GARCH_BETA, 1)
+    if closed > 1:
+        rate = log_return * log_return / (elapsed_us / SECOND_US)
+        garch = garch_step(garch, rate, rest, GARCH_ALPHA, GARCH_BETA, closed - 1)
+    series[GARCH] = garch
 
 
 @compiled
-def garch_step(
-    variance: float, squared: float, long_run: float, alpha: float, beta: float, hours: int
-) -> float:
+def _own_share(series: npt.NDArray[np.float64]) -> float:
+    """How much of its level a price has from itself, in [0, 1); the prior has the rest."""
+    if math.isnan(series[LEVEL]):
+        return 0.0
+    return series[KNOWN_S] / (series[KNOWN_S] + DAYS_TO_TRUST * DAY_S)
+
+
+@compiled
+def long_run(series: npt.NDArray[np.float64]) -> float:
+    """Variance per second that GARCH returns to: the price's own average shrunk to the prior."""
+    own = _own_share(series)
+    return PRIOR_VARIANCE if own == 0.0 else own * series[AVERAGE] + (1.0 - own) * PRIOR_VARIANCE
+
+
+@compiled
+def garch_step(variance: float, squared: float, rest: float, alpha: float, beta: float, hours: int) -> float:
     """GARCH(1,1) variance after `hours` hours of equal squared return, all as rates per second."""
-    drive = (1.0 - alpha - beta) * long_run + alpha * squared
+    drive = (1.0 - alpha - beta) * rest + alpha * squared
     keep = math.pow(beta, hours)
     return keep * variance + drive * (1.0 - keep) / (1.0 - beta)
 
 
 @compiled
-def garch_variance(variance: float, long_run: float, alpha: float, beta: float, horizon_s: float) -> float:
-    """Mean variance per second over the horizon from the next hour's: it returns to the long run by alpha + beta."""
+def garch_variance(variance: float, rest: float, alpha: float, beta: float, horizon_s: float) -> float:
+    """Mean variance per second over the horizon, from that of the next hour back to the long run."""
     hours = horizon_s / HOUR_S
     stay = alpha + beta
-    return long_run + (variance - long_run) * (1.0 - math.pow(stay, hours)) / (hours * (1.0 - stay))
+    return rest + (variance - rest) * (1.0 - math.pow(stay, hours)) / (hours * (1.0 - stay))
 
 
 @compiled
@@ -291,8 +299,9 @@ def slow_variance(variance_48h: float) -> float:
 
 
 @compiled
-def _rung(below: float, seen: float, bars: float) -> float:
-    """A faster estimate's log, trusted by its number of bars, from the slower rung below it."""
+def _rung(below: float, variance: float, bars: float) -> float:
+    """From the slower rung below, towards a faster variance as far as its number of bars can be trusted."""
+    seen = math.log(max(variance, LEAST_VARIANCE) / PRIOR_VARIANCE)
     return below + bars / (bars + BARS_TO_TRUST) * max(seen - below, LEAST_STEP)
 
 
@@ -300,20 +309,16 @@ def _rung(below: float, seen: float, bars: float) -> float:
 def climb(
     series: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
 ) -> tuple[float, float, float, float]:
-    """Logs of the rungs of 1, 6 and 48 hours and of the level, over the prior; NaN before the second price."""
+    """Logs over the prior of the rungs of 1, 6 and 48 hours and of the level; NaN before the second price."""
     if math.isnan(variance[0]):
         return math.nan, math.nan, math.nan, math.nan
-    prior = math.log(PRIOR_VARIANCE)
-    known = series[KNOWN_S]
     level = 0.0
-    if not math.isnan(series[LEVEL]):
-        level = known / (known + DAYS_TO_TRUST * DAY_S) * (series[LEVEL] - prior)
-    slow = max(variance[2], LEAST_VARIANCE)
-    smooth = slow if math.isnan(series[BIPOWER]) else max(series[BIPOWER], LEAST_BIPOWER * slow)
-    # Half the jumps in logs count: what jumped may jump again, though less than it did.
-    days = _rung(level, 0.5 * math.log(slow / PRIOR_VARIANCE * (smooth / PRIOR_VARIANCE)), series[BARS_48H])
-    hours = _rung(days, math.log(max(variance[1], LEAST_VARIANCE)) - prior, series[BARS_6H])
-    hour = _rung(hours, math.log(max(variance[0], LEAST_VARIANCE)) - prior, series[BARS_1H])
+    own = _own_share(series)
+    if own > 0.0:  # half a typical day, half the average one, which remembers crashes
+        level = own * (0.5 * (series[LEVEL] + math.log(series[AVERAGE])) - math.log(PRIOR_VARIANCE))
+    days = _rung(level, variance[2], series[BARS_48H])
+    hours = _rung(days, variance[1], series[BARS_6H])
+    hour = _rung(hours, variance[0], series[BARS_1H])
     return hour, hours, days, level
 
 
