@@ -62,21 +62,105 @@ def bipower(points: Points) -> float:
     return decayed(products, 48.0)
 
 
-def har(points: Points) -> float:
-    """0.4, 0.35, 0.25 of the mean variance over the last 24, 168 and 720 clock hours, the last of them begun."""
-    if len(points) < 2:
-        return NAN
+def window(points: Points, hours: int) -> float:
+    """Mean variance over so many clock hours, the last of them begun."""
     last = points[-1][0]
     known = (last - points[0][0]) / SECOND
-    total = 0.0
-    for weight, hours in ((0.4, 24), (0.35, 168), (0.25, 720)):
-        since = ((last - 1) // HOUR - hours + 1) * HOUR
-        realised = math.fsum(
-            r * r * max(end - max(end - seconds * SECOND, since), 0.0) / (seconds * SECOND)
-            for end, r, seconds in returns(points)
-        )
-        total += weight * realised / min(known, (last - since) / SECOND)
-    return total
+    since = ((last - 1) // HOUR - hours + 1) * HOUR
+    realised = math.fsum(
+        r * r * max(end - max(end - seconds * SECOND, since), 0.0) / (seconds * SECOND)
+        for end, r, seconds in returns(points)
+    )
+    return realised / min(known, (last - since) / SECOND)
+
+
+def har(points: Points) -> float:
+    """0.4, 0.35, 0.25 of the last day, week and month."""
+    if len(points) < 2:
+        return NAN
+    return 0.4 * window(points, 24) + 0.35 * window(points, 168) + 0.25 * window(points, 720)
+
+
+YEAR_S = 365 * DAY_S
+PRIOR = 1.0 / YEAR_S
+LEAST = 1e-4 * PRIOR
+
+
+def bars(points: Points, half_life_h: float) -> float:
+    """How many bars there were, each counting half as much a half-life later."""
+    last = points[-1][0]
+    return math.fsum(2.0 ** -((last - end) / HOUR / half_life_h) for end, _ in points[1:])
+
+
+def ended_hours(points: Points) -> list[tuple[int, float]]:
+    """Every clock hour that ended 12 h or more after the first price, with the day's variance then."""
+    found = []
+    for number in range(1, len(points)):
+        (before, _), (end, _) = points[number - 1], points[number]
+        if end - points[0][0] >= 12 * HOUR:
+            day = max(window(points[: number + 1], 24), LEAST)
+            found += [(hour, day) for hour in range(before // HOUR + 1, end // HOUR + 1)]
+    return found
+
+
+def typical_and_average(points: Points) -> tuple[float, float]:
+    """Means of the log of the day's variance and of itself over the hours, which halve in 60 days."""
+    hours = ended_hours(points)
+    if not hours:
+        return NAN, NAN
+    weights = [2.0 ** ((hour - hours[-1][0]) / 1_440.0) for hour, _ in hours]
+    total = math.fsum(weights)
+    typical = math.fsum(w * math.log(day) for w, (_, day) in zip(weights, hours, strict=True)) / total
+    return typical, math.fsum(w * day for w, (_, day) in zip(weights, hours, strict=True)) / total
+
+
+def own_share(points: Points) -> float:
+    """Half after 15 days; nothing before the level is known."""
+    known_s = (points[-1][0] - points[0][0]) / SECOND
+    return known_s / (known_s + 15 * DAY_S) if ended_hours(points) else 0.0
+
+
+def garch(points: Points, alpha: float, beta: float) -> float:
+    """GARCH(1,1) hour by hour; a return counts in each hour by the root of the time that it spent there."""
+    if len(points) < 2:
+        return NAN
+    variance, in_hour = NAN, 0.0
+    for number, ((before, old), (end, new)) in enumerate(pairwise(points), 2):
+        move, at = math.log(new / old), before
+        share = own_share(points[:number])
+        average = typical_and_average(points[:number])[1]
+        rest = (1 - share) * PRIOR + (share * average if share else 0.0)
+        while at < end:
+            until = min((at // HOUR + 1) * HOUR, end)
+            in_hour += move * math.sqrt((until - at) / (end - before))
+            if until % HOUR == 0:
+                last = rest if math.isnan(variance) else variance
+                variance = (1 - alpha - beta) * rest + alpha * in_hour**2 / 3_600.0 + beta * last
+                in_hour = 0.0
+            at = until
+    return variance
+
+
+def climbed(points: Points) -> list[float]:
+    """Rungs of 1, 6 and 48 hours and the level, in logs over the prior."""
+    typical, average = typical_and_average(points)
+    share = own_share(points)
+    level = share * (0.5 * (typical + math.log(average)) - math.log(PRIOR)) if share else 0.0
+    found = [level]
+    for half_life_h in (48.0, 6.0, 1.0):
+        seen = math.log(max(ewma(points, half_life_h), LEAST) / PRIOR)
+        count = bars(points, half_life_h)
+        found.insert(0, found[0] + count / (count + 4.0) * max(seen - found[0], -2.5))
+    return found
+
+
+def forecast(points: Points, horizon_h: float, weights: tuple[tuple[float, ...], ...]) -> float:
+    """The ladder weighed for 1, 8 and 24 hours, by the log of the horizon between them."""
+    if len(points) < 2:
+        return NAN
+    values = [1.0, *climbed(points)]
+    logs = [math.fsum(w * x for w, x in zip(of, values, strict=True)) for of in weights]
+    return PRIOR * math.exp(float(np.interp(math.log(horizon_h), np.log([1.0, 8.0, 24.0]), logs)))
 
 
 def variances(points: Points) -> dict[str, float]:
