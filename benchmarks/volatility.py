@@ -242,6 +242,27 @@ def markdown(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def summary(found: list[dict[str, Any]]) -> str:
+    """Every model over the best of its panel and horizon: mean in logs, and where it is worst."""
+    ratios: dict[str, list[float]] = {}
+    for figures in found:
+        for of in figures["horizons"].values():
+            best = of["models"][of["best"]]["qlike"]
+            for name, model in of["models"].items():
+                ratios.setdefault(name, []).append(model["qlike"] / best)
+    cells = sum(len(figures["horizons"]) for figures in found)
+    lines = [
+        "### All panels and horizons",
+        "",
+        "| model | QLIKE over the best | at worst | of |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, values in ratios.items():
+        mean = np.exp(np.log(values).mean())
+        lines.append(f"| {name} | {mean:.2f} | {max(values):.2f} | {len(values)} of {cells} |")
+    return "\n".join([*lines, ""])
+
+
 def fit(data: Path) -> str:
     """The constants of `features/volatility.py` from all klines and candles."""
     months = klines(data / "binance-vision" / "klines-1m")
@@ -276,6 +297,10 @@ def main(arguments: list[str] | None = None) -> int:
     for panel in panels(data):
         found.append(judge(panel, options.draws))
         print(markdown(found[-1]), flush=True)
+    if not found:
+        print(f"error: {data}: no prices that this program knows", file=sys.stderr)
+        return 2
+    print(summary(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

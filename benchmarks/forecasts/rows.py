@@ -47,7 +47,16 @@ class Rows(NamedTuple):
 
     def cut(self, kept: npt.NDArray[np.bool_]) -> Rows:
         """Some of the hours."""
-        return Rows(self.coin, self.spacing, *(column[kept] for column in self[2:]))
+        return Rows(
+            self.coin,
+            self.spacing,
+            self.hour[kept],
+            self.variance[kept],
+            self.series[kept],
+            self.windows[kept],
+            self.hour_return[kept],
+            self.realised[kept],
+        )
 
 
 # ---- prices
