@@ -110,4 +110,4 @@ def ahead_of(market: np.void, side: int, distance: float, moved: float) -> float
         return math.nan
     if place <= 0.0:
         return 0.0
-    return market.forced[side, min(int(place), PRESSURE_BINS)]
+    return market.forced[side, int(min(place, float(PRESSURE_BINS)))]  # infinite where no price closes it
