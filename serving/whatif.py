@@ -24,6 +24,7 @@ from features.portfolio import gather
 from features.state import (
     BALANCES,
     CASH,
+    CLOCK_FACTS,
     NEXT_SWEEP,
     NOW,
     POSITIONS,
@@ -142,9 +143,11 @@ class Trial:
         if len(self._folio.position) < markets or len(self._folio.balance) < assets:
             self._folio = new_portfolio(markets, assets)
         venue = self._venue.state
-        self._own.clock[NOW] = self._venue.now_us
+        self._own.clock[:CLOCK_FACTS] = venue.clock[:CLOCK_FACTS]
         self._own.clock[NEXT_SWEEP] = END_OF_TIME_US  # a single account is nothing to sweep
-        self._state = self._own._replace(market=venue.market, asset=venue.asset)
+        self._state = self._own._replace(
+            market=venue.market, asset=venue.asset, owner=venue.owner, regime=venue.regime
+        )
 
     def load(self, account: int) -> None:
         """Begin with an account as the venue holds it."""
@@ -227,5 +230,5 @@ class Trial:
         for number, deposit in enumerate(deposits):
             self._folio.account[CASH] = cash + deposit
             rows["isolated_collateral"] = np.where(rows["quantity"] != 0.0, behind + deposit, behind)
-            emit(self._venue.state, self._folio, features[number], figures[number])
+            emit(self._state, self._folio, features[number], figures[number])
         return Vectors(np.full(len(deposits), account, np.int64), features, figures)
