@@ -15,7 +15,7 @@ import numpy.typing as npt
 from exchange.account import quote_leg_usd
 from exchange.compiled import compiled
 from exchange.contracts import MAX_TIERS, tier_deduction_usd
-from exchange.units import DAY_S
+from exchange.units import DAY_S, SECOND_US
 from features.behaviour import note_fill, note_liquidation, note_transfer, remaining
 from features.depth import MAX_LEVELS, depth_within_usd
 from features.estimators import sigmas
@@ -39,12 +39,14 @@ from features.events import (
     TRANSFER,
     EventBatch,
 )
+from features.portfolio import gather
 from features.state import (
     DEFAULTS_SEEN,
     FILLS_SEEN,
     FREE_BALANCE,
     FREE_POSITION,
     NOW,
+    POSITIONS,
     TRANSFERS_SEEN,
     USED_BALANCES,
     USED_POSITIONS,
@@ -69,15 +71,31 @@ _LIQUIDATION_EVENT = 0.0
 def advance_all(state: State, folio: Portfolio, events: EventBatch, start: int, until_us: int) -> int:
     """Apply events from row `start` while their time is at most `until_us`; the row to go on from.
 
-    `folio` is scratch of the sweep, with room for every market and asset.
+    `folio` is scratch with room for every market and asset.
     """
     row = start
     while row < len(events.kind) and events.time_us[row] <= until_us:
         time_us = events.time_us[row]
+        kind = events.kind[row]
         sweep_when_due(state, folio, time_us)
-        advance(state, events.kind[row], time_us, events.key[row], events.sub[row], events.values[row])
+        if kind == SNAPSHOT:
+            gather(state, events.key[row], folio)
+        advance(state, kind, time_us, events.key[row], events.sub[row], events.values[row])
+        if kind == POSITION:
+            _still_open(state, folio, events.key[row], events.sub[row])
         row += 1
     return row
+
+
+@compiled
+def _still_open(state: State, folio: Portfolio, key: int, market: int) -> None:
+    """A position that a snapshot confirms is as old as it was; `folio` is the account before the snapshot."""
+    for i in range(folio.count[POSITIONS]):
+        before = folio.position[i]
+        if before.market == market:
+            position = state.position[_position_slot(state, key, market)]
+            if before.quantity * position.quantity > 0.0:
+                position.opened = before.opened
 
 
 @compiled
@@ -179,7 +197,7 @@ def _mean(usual: float, last: float, elapsed_us: int) -> float:
 @compiled
 def _usual_book(market: np.void, time_us: int) -> None:
     """Count the book that stood until now towards what is usual."""
-    if market.book_time < 0 or math.isnan(market.best_bid):
+    if market.book_time < 0 or not market.best_bid <= market.best_ask:
         return
     elapsed_us = time_us - market.book_time
     levels = market.level_count
@@ -231,15 +249,20 @@ def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -
         )
         sigmas(market.variance, market.series, False, market.sigma)
         market.usual_interest = _mean(market.usual_interest, market.open_interest, time_us - market.mark_time)
-        market.volume *= remaining(time_us - market.mark_time, USUAL_HALF_LIFE_S)
-    if not math.isnan(value[5]):
-        market.volume += value[5]
-        if market.volume_from < 0:
-            market.volume_from = time_us
+        _trade_volume(market, value[5], time_us - market.mark_time)
     market.mark = value[0]
     market.index = value[1]
     market.open_interest = value[6]
     market.mark_time = time_us
+
+
+@compiled
+def _trade_volume(market: np.void, volume_usd: float, elapsed_us: int) -> None:
+    """Add what was traded since the bar before; time of which nothing is told does not count."""
+    if math.isnan(volume_usd):
+        return
+    market.volume = market.volume * remaining(elapsed_us, USUAL_HALF_LIFE_S) + volume_usd
+    market.volume_s += elapsed_us / SECOND_US
 
 
 @compiled

@@ -14,6 +14,7 @@ from features.state import (
     EXPECTED_HOURS,
     FILLED,
     HABITS,
+    KNOWN_ACCOUNTS,
     LIQUIDATED,
     OBSERVED_HOURS,
     PAID_IN,
@@ -117,8 +118,9 @@ def fade_outcomes(state: State, elapsed_us: int) -> None:
 def outcome_ratio(state: State) -> float:
     """Log of liquidations seen over those expected, lately; 0 where little was expected.
 
-    NaN before the first default event: without that table nobody knows.
+    NaN before the first default event, since without that table nobody knows, and where no account's
+    probability was known within the hour.
     """
-    if state.clock[DEFAULTS_SEEN] == 0:
+    if state.clock[DEFAULTS_SEEN] == 0 or state.regime[KNOWN_ACCOUNTS] == 0.0:
         return math.nan
     return math.log((state.regime[OBSERVED_HOURS] + FEW_HOURS) / (state.regime[EXPECTED_HOURS] + FEW_HOURS))

@@ -21,11 +21,13 @@ from features.positions import sum_positions, sum_pressure
 from features.state import (
     ADDED,
     DEFAULTS_SEEN,
+    EXPECTED_AT,
     FILLED,
     FILLS_SEEN,
     FORECAST_RATIO,
     INITIAL_IN_FORCE,
     ISOLATED,
+    KNOWN_ACCOUNTS,
     LIQUIDATED,
     MAINTENANCE_IN_FORCE,
     NOW,
@@ -280,19 +282,19 @@ def _venue(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None
     sums = folio.sums[0]
     facts = folio.facts[0]
     now = state.clock[NOW]
-    if facts.owner >= 0:
+    out[80] = math.nan
+    out[81] = math.nan
+    if facts.owner >= 0 and state.clock[EXPECTED_AT] >= 0:
         owner = state.owner[facts.owner]
-        out[80] = owner.accounts
-        out[81] = over(owner.collateral, owner.maintenance)
-    else:
-        out[80] = math.nan
-        out[81] = math.nan
+        alone = owner.accounts == 0.0  # opened since the sweep
+        out[80] = 1.0 if alone else owner.accounts
+        out[81] = over(sums.collateral, sums.needed) if alone else over(owner.collateral, owner.maintenance)
     out[82] = _age_s(now, sums.book_time)
     out[83] = _age_s(now, sums.funding_time)
     out[84] = _age_s(now, float(facts.changed))
     out[85] = _age_s(now, sums.price_time)
     out[86] = outcome_ratio(state)
-    out[87] = state.regime[FORECAST_RATIO]
+    out[87] = state.regime[FORECAST_RATIO] if state.regime[KNOWN_ACCOUNTS] > 0.0 else math.nan
     out[88] = _age_s(now, sums.mark_time)
 
 

@@ -3,7 +3,7 @@
 A batch holds `n` rows. `key` is the id of the row's market, asset or account, `sub` the second id of
 rows that belong to an account and a market or asset (-1 elsewhere), `values` what the kind says below;
 a value that a row does not have is NaN. Kinds are numbered in the order in which rows of one time
-apply; TIER, LEVEL, POSITION and BALANCE rows follow the row that they belong to.
+apply; TIER, LEVEL, POSITION and BALANCE rows follow the row that they belong to, in the same batch.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def sum_positions(state: State, folio: Portfolio) -> int:
         sums.basis_against += notional * (market.mark / market.index - 1.0)
         sums.jumps += size * jump_share(market.variance[2], market.series[BIPOWER])
         sums.over_interest = larger(sums.over_interest, over(size, market.open_interest))
-        sums.over_volume = larger(sums.over_volume, over(size, _volume_a_day(market, now)))
+        sums.over_volume = larger(sums.over_volume, over(size, _volume_a_day(market)))
         sums.interest_change += size * _log_ratio(market.open_interest, market.usual_interest)
         held_s = (now - position.opened) / SECOND_US if position.opened >= 0 else math.nan
         sums.holding_s += size * held_s
@@ -93,12 +93,11 @@ def _no_book_yet(sums: np.void) -> None:
 
 
 @compiled
-def _volume_a_day(market: np.void, now: int) -> float:
+def _volume_a_day(market: np.void) -> float:
     """What is traded in a day, from a sum that fades by half in a day; NaN where volume is not told."""
-    if market.volume_from < 0:
+    if market.volume_s == 0.0:
         return math.nan
-    known = (now - market.volume_from) / SECOND_US + 60.0  # the first bar covers some time itself
-    return market.volume * math.log(2.0) / -math.expm1(-math.log(2.0) * known / DAY_S)
+    return market.volume * math.log(2.0) / -math.expm1(-math.log(2.0) * market.volume_s / DAY_S)
 
 
 @compiled
@@ -188,7 +187,7 @@ def sum_pressure(state: State, folio: Portfolio, buffer: float, isolated: bool) 
         sums.ahead = larger(sums.ahead, over(before, depth))
         sums.rank += size * over(before, market.open_interest)
         ignition = market.ignition[side] - moved if levels > 0 else math.nan
-        ignition = max(ignition, 0.0)
+        ignition = min(max(ignition, 0.0), REACH)
         away = min(away, REACH)
         sums.ignition = worse(sums.ignition, over(ignition, market.sigma[SIGMA_48H] * _DAY))
         sums.past_ignition += size * (away - ignition)

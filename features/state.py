@@ -25,7 +25,8 @@ FREE_POSITION, FREE_BALANCE, USED_POSITIONS, USED_BALANCES = range(7, 11)
 CLOCK_FACTS, CLOCK_SLOTS = 7, 11
 
 # Slots of `State.regime`.
-EXPECTED_HOURS, OBSERVED_HOURS, FORECAST_RATIO = range(3)
+EXPECTED_HOURS, OBSERVED_HOURS, FORECAST_RATIO, KNOWN_ACCOUNTS = range(4)
+REGIME_SLOTS = 4
 
 # What a portfolio's sigma is computed under: slots of a market's or an asset's `sigma`.
 SIGMA_1H, SIGMA_6H, SIGMA_48H, SIGMA_HAR, SIGMA_MEAN, SIGMA_SLOW = range(6)
@@ -51,7 +52,6 @@ MARKET_ROW = np.dtype(
         ("mark_time", "i8"),
         ("book_time", "i8"),
         ("funding_time", "i8"),
-        ("volume_from", "i8"),  # end of the first bar with a volume
         ("mark", "f8"),
         ("index", "f8"),
         ("open_interest", "f8"),
@@ -79,7 +79,8 @@ MARKET_ROW = np.dtype(
         ("usual_depth", "f8", (2,)),  # mean over a day within 1% of the mid, bids and asks
         ("usual_spread", "f8"),
         ("usual_interest", "f8"),
-        ("volume", "f8"),  # sum that fades by half in a day
+        ("volume", "f8"),  # sum that fades by half in a day, over bars that tell it
+        ("volume_s", "f8"),  # and the time that these bars cover
         ("swept_mark", "f8"),
         ("ignition", "f8", (2,)),
         ("forced", "f8", (2, PRESSURE_BINS + 1)),
@@ -173,6 +174,7 @@ _START = {
     "loss_streak": 0.0,
     "forced": 0.0,
     "volume": 0.0,
+    "volume_s": 0.0,
     "survived": np.inf,
     "ring": 0.0,
     "funding_paid": 0.0,
@@ -181,6 +183,9 @@ _START = {
     "tier_count": 0,
     "level_count": 0,
     "isolated": 0,
+    "collateral": 0.0,
+    "maintenance": 0.0,
+    "accounts": 0.0,
 }
 
 
@@ -208,7 +213,7 @@ def new_state(
         "balance": slots,
     }  # fmt: skip
     tables = {table: _fresh(table, rows) for table, rows in room.items()}
-    return State(clock, **tables, regime=np.zeros(3))
+    return State(clock, **tables, regime=np.zeros(REGIME_SLOTS))
 
 
 def grown(state: State, **rows: int) -> State:

@@ -24,6 +24,7 @@ from features.state import (
     EXPECTED_HOURS,
     FORECAST_RATIO,
     ISOLATED,
+    KNOWN_ACCOUNTS,
     NEXT_SWEEP,
     POSITIONS,
     SIGMA_AHEAD_24H,
@@ -69,19 +70,23 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         owner.collateral = 0.0
         owner.maintenance = 0.0
         owner.accounts = 0.0
+    known = 0.0
     expected = 0.0
     ahead = 0.0
     for key in range(len(state.account)):
+        state.account[key].swept_ratio = math.nan
         if state.account[key].first_position < 0:
             continue
         likely, forecast = _account(state, folio, key, now_us, elapsed_us, hourly)
         if not math.isnan(likely) and not math.isnan(forecast):
+            known += 1.0
             expected += likely
             ahead += forecast
     for k in range(len(state.market)):
-        if not math.isnan(state.market[k].mark):
+        if not math.isnan(state.market[k].mark) and state.market[k].tier_count > 0:
             finish(state.market[k])
     if hourly:
+        state.regime[KNOWN_ACCOUNTS] = known
         before_us = state.clock[EXPECTED_AT]
         if before_us >= 0:
             fade_outcomes(state, now_us - before_us)
@@ -114,14 +119,14 @@ def _account(
             side = side_of(position.quantity)
             away = log_distance(distance(market, position.quantity, left), side)
             note(market, side, away, abs(notional_usd(position.quantity, market.mark)))
-    if math.isnan(sums.equity) or math.isnan(buffer):
-        return math.nan, math.nan
-    _remember(account, now_us, elapsed_us, sums.equity, sums.worst_ratio, buffer)
-    if account.owner >= 0:
+    if account.owner >= 0:  # what is not known of one account is not known of its owner
         owner = state.owner[account.owner]
         owner.collateral += sums.collateral
         owner.maintenance += sums.needed
         owner.accounts += 1.0
+    if math.isnan(sums.equity) or math.isnan(buffer):
+        return math.nan, math.nan
+    _remember(account, now_us, elapsed_us, sums.equity, sums.worst_ratio, buffer)
     if not hourly:
         return math.nan, math.nan
     ahead = folio.work[NEARNESS, SIGMA_AHEAD_24H]
