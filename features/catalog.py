@@ -109,7 +109,9 @@ FEATURES: tuple[Feature, ...] = (
             "portfolio sigma over the sum of its parts' own, balances included: 1 for a single one",
             "hedges leave {:.0%} of the positions' risk"),
     Feature("prior_hazard_1h", "volatility", "logit", 1, _MARGIN,
-            "first passage of the buffer within 1 h at the shrunk volatility, averaged over its uncertainty",
+            "first passage of the effective buffer within 1 h, volatility half-way between shrunk and "
+            "forecast, averaged over its uncertainty, odds moved by forecast_ratio; or a lapse, at a rate "
+            "that falls with the margin ratio",
             "structural risk within 1 h, logit {:.1f}"),
     Feature("prior_hazard_8h", "volatility", "logit", 1, _MARGIN,
             "the same between 1 h and 8 h, given none before",
@@ -152,7 +154,8 @@ FEATURES: tuple[Feature, ...] = (
             "mark over index less one, against the position's side, over gross notional",
             "the mark stands {:.2%} against the index"),
     Feature("effective_buffer_over_sigma", "volatility", "sigmas a day", -1, _MARGIN,
-            "effective buffer over the portfolio's sigma a day at the shrunk volatility; of the worst pool",
+            "effective buffer over the portfolio's sigma a day, half-way in logs between the shrunk "
+            "volatility and the forecast for a day; of the worst pool",
             "the buffer, as far as the account has shown, is {:.1f} daily sigmas"),
     Feature("buffer_over_sigma_ahead_1h", "volatility", "sigmas a day", -1, _MARGIN,
             "buffer over sigma a day as forecast for the coming hour",
@@ -185,10 +188,10 @@ FEATURES: tuple[Feature, ...] = (
             "one jump within a day past the liquidation price: cubic tail from 3%, every other day",
             "risk of one jump within a day, logit {:.1f}"),
     Feature("bankruptcy_hazard_24h", "volatility", "logit", 1, _MARGIN,
-            "first passage of equity less the fee of closing to zero within a day at the shrunk volatility",
+            "first passage of equity less the fee of closing to zero within a day at the same volatility",
             "structural risk of bankruptcy within a day, logit {:.1f}"),
     Feature("equity_over_sigma", "volatility", "sigmas a day", -1, _MARGIN,
-            "equity less the fee of closing over sigma a day at the shrunk volatility; of the worst pool",
+            "equity less the fee of closing over the same sigma a day; of the worst pool",
             "equity is {:.1f} daily sigmas of the portfolio"),
     Feature("position_over_depth_25bps", "order book", "ratio", 1, _BOOK,
             "largest share of the depth within 0.25% on the closing side that one position takes",

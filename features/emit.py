@@ -48,7 +48,7 @@ from features.state import (
     Portfolio,
     State,
 )
-from features.structural import jump_passage, logit, mixed_first_passage, mixed_hazards
+from features.structural import jump_passage, logit, mixed_first_passage, prior_hazards
 
 # Figures: what margin arithmetic and fallbacks need beside the vector.
 (
@@ -96,7 +96,7 @@ def emit(
     isolated = folio.count[ISOLATED] != 0
     sum_pressure(state, folio, sums.collateral - sums.needed, isolated)
     _leverage(folio, features)
-    _volatility(folio, features)
+    _volatility(state, folio, features)
     _books(folio, features)
     _behaviour(state, folio, features)
     _venue(state, folio, features)
@@ -161,7 +161,7 @@ def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
 
 
 @compiled
-def _volatility(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
+def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
     day = math.sqrt(DAY_S)
@@ -173,7 +173,9 @@ def _volatility(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sigma_6h = pool_sigma(own[SIGMA_6H], total[SIGMA_6H])
     sigma_48h = pool_sigma(own[SIGMA_48H], total[SIGMA_48H])
     sigma_day = pool_sigma(own[SIGMA_MEAN], total[SIGMA_MEAN]) * day
-    hazard_1h, hazard_8h, hazard_24h = mixed_hazards(sums.worst_effective)
+    hazard_1h, hazard_8h, hazard_24h = prior_hazards(
+        sums.worst_effective, sums.worst_ratio, state.regime[FORECAST_RATIO]
+    )
     out[11] = nearness[SIGMA_MEAN]
     out[12] = nearness[SIGMA_1H]
     out[13] = nearness[SIGMA_6H]

@@ -21,6 +21,7 @@ from features.state import (
     SIGMA_AHEAD_24H,
     SIGMA_HAR,
     SIGMA_MEAN,
+    SIGMA_PRIOR,
     SIGMA_SLOW,
 )
 from features.volatility import HAR, PEGGED_VARIANCE, forecast_variance, slow_variance
@@ -49,3 +50,5 @@ def sigmas(
     out[SIGMA_AHEAD_1H] = math.sqrt(forecast_variance(series, variance, HOUR_S))
     out[SIGMA_AHEAD_8H] = math.sqrt(forecast_variance(series, variance, 8.0 * HOUR_S))
     out[SIGMA_AHEAD_24H] = math.sqrt(forecast_variance(series, variance, DAY_S))
+    # half-way in logs: the slow one ranks accounts better, the forecast knows more about the level
+    out[SIGMA_PRIOR] = math.sqrt(out[SIGMA_SLOW] * out[SIGMA_AHEAD_24H])

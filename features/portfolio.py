@@ -34,7 +34,7 @@ from features.state import (
     POSITIONS,
     SIGMA_6H,
     SIGMA_MEAN,
-    SIGMA_SLOW,
+    SIGMA_PRIOR,
     Portfolio,
     State,
 )
@@ -162,7 +162,7 @@ def sum_pools(state: State, folio: Portfolio) -> None:
                 folio.work[TOTAL, e] += exposure
                 near = over(pool - needed, abs(exposure) * _DAY)
                 folio.work[NEARNESS, e] = worse(folio.work[NEARNESS, e], near)
-            left = over(pool - fee, size * market.sigma[SIGMA_SLOW] * _DAY)
+            left = over(pool - fee, size * market.sigma[SIGMA_PRIOR] * _DAY)
             sums.worst_bankruptcy = worse(sums.worst_bankruptcy, left)
             continue
         exposure = notional * market.sigma[SIGMA_MEAN]  # the baseline's: position by position
@@ -174,7 +174,7 @@ def sum_pools(state: State, folio: Portfolio) -> None:
     sums.moving = sums.net
     if isolated:  # free balances stand behind no position
         sums.collateral = sums.equity
-        sums.worst_effective = folio.work[NEARNESS, SIGMA_SLOW]
+        sums.worst_effective = folio.work[NEARNESS, SIGMA_PRIOR]
         return
 
     sums.equity = folio.account[CASH] + sums.net
@@ -209,6 +209,6 @@ def sum_pools(state: State, folio: Portfolio) -> None:
     for e in range(ESTIMATORS):
         sigma = pool_sigma(folio.work[OWN, e], folio.work[TOTAL, e]) * _DAY
         folio.work[NEARNESS, e] = over(buffer, sigma)
-    slow = pool_sigma(folio.work[OWN, SIGMA_SLOW], folio.work[TOTAL, SIGMA_SLOW]) * _DAY
-    sums.worst_effective = over(effective_buffer(buffer, folio.facts[0].survived), slow)
-    sums.worst_bankruptcy = over(sums.equity - sums.closing_fees, slow)
+    sigma = pool_sigma(folio.work[OWN, SIGMA_PRIOR], folio.work[TOTAL, SIGMA_PRIOR]) * _DAY
+    sums.worst_effective = over(effective_buffer(buffer, folio.facts[0].survived), sigma)
+    sums.worst_bankruptcy = over(sums.equity - sums.closing_fees, sigma)

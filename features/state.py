@@ -30,8 +30,8 @@ REGIME_SLOTS = 4
 
 # What a portfolio's sigma is computed under: slots of a market's or an asset's `sigma`.
 SIGMA_1H, SIGMA_6H, SIGMA_48H, SIGMA_HAR, SIGMA_MEAN, SIGMA_SLOW = range(6)
-SIGMA_AHEAD_1H, SIGMA_AHEAD_8H, SIGMA_AHEAD_24H = range(6, 9)
-ESTIMATORS = 9
+SIGMA_AHEAD_1H, SIGMA_AHEAD_8H, SIGMA_AHEAD_24H, SIGMA_PRIOR = range(6, 10)
+ESTIMATORS = 10
 
 PRESSURE_BINS = 48
 """Steps of `features.pressure`: how far from the mark forced closing is followed."""

@@ -13,8 +13,15 @@ import math
 
 from exchange.compiled import compiled
 
-VARIANCE_LOG_SD = 1.1
+VARIANCE_LOG_SD = 0.6
 """Standard deviation of log realised variance around its forecast, a day ahead; with the nodes below."""
+
+LAPSES_A_DAY, LAPSE_POWER = 0.03, 0.6
+"""Liquidations that volatility does not explain: rate at a margin ratio of one, and its fall with the ratio.
+
+These and the spread above were fitted by `python -m benchmarks.prior_fit` on the accounts of a real venue
+before 15 December 2022, which is before anything that the models are judged on.
+"""
 
 PROBABILITY_FLOOR = 1e-9
 PROBABILITY_CEILING = 0.98
@@ -99,6 +106,55 @@ def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
     p_8h = _mixture(near * math.sqrt(3.0))
     p_24h = _mixture(near)
     return _bounded(p_1h), conditional_hazard(p_1h, p_8h), conditional_hazard(p_8h, p_24h)
+
+
+@compiled
+def lapse_rate(margin_ratio: float) -> float:
+    """Liquidations a day of an account because of what it does itself: it adds, withdraws, lets funding run.
+
+    Falls with the margin ratio; below one it is that of one. NaN gives NaN.
+    """
+    return LAPSES_A_DAY * max(margin_ratio, 1.0) ** -LAPSE_POWER if not math.isnan(margin_ratio) else math.nan
+
+
+@compiled
+def _tilted(probability: float, log_odds: float) -> float:
+    """The probability with its odds multiplied by exp(log_odds)."""
+    odds = math.exp(log_odds)
+    return probability * odds / (1.0 - probability + probability * odds)
+
+
+@compiled
+def _or_lapse(hazard: float, rate: float, hours: float) -> float:
+    """Either of two independent ends within so many hours, bounded as above."""
+    return _bounded(1.0 - (1.0 - hazard) * math.exp(-rate * hours / 24.0))
+
+
+@compiled
+def prior_hazards(
+    buffer_over_sigma_day: float, margin_ratio: float, forecast_ratio: float
+) -> tuple[float, float, float]:
+    """The structural prior: first passage or a lapse, within 1 h, in 1-8 h and in 8-24 h given none before.
+
+    Odds of first passage move with the venue's forecast (a log ratio of expected liquidations), lapses do
+    not. Each falls as the buffer or the margin ratio grows. NaN where an argument is.
+    """
+    if math.isnan(buffer_over_sigma_day) or math.isnan(margin_ratio) or math.isnan(forecast_ratio):
+        return math.nan, math.nan, math.nan
+    first, second, third = mixed_hazards(buffer_over_sigma_day)
+    rate = lapse_rate(margin_ratio)
+    return (
+        _or_lapse(_tilted(first, forecast_ratio), rate, 1.0),
+        _or_lapse(_tilted(second, forecast_ratio), rate, 7.0),
+        _or_lapse(_tilted(third, forecast_ratio), rate, 16.0),
+    )
+
+
+@compiled
+def prior_24h(buffer_over_sigma_day: float, margin_ratio: float, forecast_ratio: float) -> float:
+    """Probability of either within a day; NaN where an argument is."""
+    first, second, third = prior_hazards(buffer_over_sigma_day, margin_ratio, forecast_ratio)
+    return 1.0 - (1.0 - first) * (1.0 - second) * (1.0 - third)
 
 
 JUMPS_A_DAY = 0.5

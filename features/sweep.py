@@ -28,10 +28,11 @@ from features.state import (
     NEXT_SWEEP,
     POSITIONS,
     SIGMA_AHEAD_24H,
+    SIGMA_SLOW,
     Portfolio,
     State,
 )
-from features.structural import mixed_first_passage
+from features.structural import mixed_first_passage, prior_24h
 
 SWEEP_US = 15 * MINUTE_US
 SURVIVED_US = 30 * DAY_US
@@ -72,16 +73,19 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         owner.accounts = 0.0
     known = 0.0
     expected = 0.0
+    slow = 0.0
     ahead = 0.0
     for key in range(len(state.account)):
         state.account[key].swept_ratio = math.nan
-        if state.account[key].first_position < 0:
+        if state.account[key].first_position < 0 or not _look(state, folio, key, now_us, elapsed_us):
             continue
-        likely, forecast = _account(state, folio, key, now_us, elapsed_us, hourly)
-        if not math.isnan(likely) and not math.isnan(forecast):
+        near = folio.work[NEARNESS]
+        if hourly and near[SIGMA_SLOW] > 0.0 and near[SIGMA_AHEAD_24H] > 0.0:
             known += 1.0
-            expected += likely
-            ahead += forecast
+            slow += mixed_first_passage(near[SIGMA_SLOW])
+            ahead += mixed_first_passage(near[SIGMA_AHEAD_24H])
+            sums = folio.sums[0]
+            expected += prior_24h(sums.worst_effective, sums.worst_ratio, state.regime[FORECAST_RATIO])
     for k in range(len(state.market)):
         if not math.isnan(state.market[k].mark) and state.market[k].tier_count > 0:
             finish(state.market[k])
@@ -91,19 +95,17 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         if before_us >= 0:
             fade_outcomes(state, now_us - before_us)
             state.regime[EXPECTED_HOURS] += expected * min(now_us - before_us, DAY_US) / HOUR_US
-        if expected > 0.0 and ahead > 0.0:
-            ratio = math.log(ahead / expected)
+        if slow > 0.0 and ahead > 0.0:
+            ratio = math.log(ahead / slow)
             state.regime[FORECAST_RATIO] = min(max(ratio, -FORECAST_BOUND), FORECAST_BOUND)
         state.clock[EXPECTED_AT] = now_us
 
 
 @compiled
-def _account(
-    state: State, folio: Portfolio, key: int, now_us: int, elapsed_us: int, hourly: bool
-) -> tuple[float, float]:
-    """Look at one account; hourly its probabilities of liquidation within a day, NaN where not known."""
+def _look(state: State, folio: Portfolio, key: int, now_us: int, elapsed_us: int) -> bool:
+    """Look at one account, leaving it in `folio`; whether it has positions and all of it is known."""
     if gather(state, key, folio) == 0:
-        return math.nan, math.nan
+        return False
     sum_pools(state, folio)
     sums = folio.sums[0]
     account = state.account[key]
@@ -125,12 +127,9 @@ def _account(
         owner.maintenance += sums.needed
         owner.accounts += 1.0
     if math.isnan(sums.equity) or math.isnan(buffer):
-        return math.nan, math.nan
+        return False
     _remember(account, now_us, elapsed_us, sums.equity, sums.worst_ratio, buffer)
-    if not hourly:
-        return math.nan, math.nan
-    ahead = folio.work[NEARNESS, SIGMA_AHEAD_24H]
-    return mixed_first_passage(sums.worst_effective), mixed_first_passage(ahead)
+    return True
 
 
 @compiled

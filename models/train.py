@@ -62,7 +62,7 @@ PARAMETERS: dict[str, Any] = {
     "num_threads": 1,  # on the few rows of a venue of hundreds of accounts threads only wait for each other
     "verbose": -1,
 }
-ROUNDS = (30, 60, 120)
+ROUNDS = (0, 30, 60, 120)
 """Numbers of trees to choose from; few, since the prior does most."""
 
 FOLDS = 4
@@ -70,7 +70,8 @@ FEWEST_EVENTS = 30
 """Accounts with an event that a head needs before anything but a constant is fitted."""
 
 REQUIRED_SHARE = 0.99
-"""A feature known in this share of the training rows is required: without it a row is a fallback."""
+"""A feature that heads read and that is known in this share of the training rows is required: a row without
+it is a fallback."""
 
 DEFAULT_SEVERITY = 0.05
 """Shortfall over notional where no case of negative equity was seen: the fee and a 3% gap."""
@@ -118,10 +119,14 @@ def train(
     progress("negative equity")
     heads += [_negative(rows), _severity(rows)]
     known = ~np.isnan(rows.features)
-    required = [name for k, name in enumerate(catalog.NAMES) if known[:, k].mean() >= REQUIRED_SHARE]
-    usual = rows.features[:, [catalog.index("buffer_over_notional"), catalog.index("buffer_over_sigma_slow")]]
+    read = {column for head in heads for column in (head.spec.offset, *head.spec.features)} - {None}
+    required = [
+        name for k, name in enumerate(catalog.NAMES) if k in read and known[:, k].mean() >= REQUIRED_SHARE
+    ]
+    of_prior = ("effective_buffer_over_notional", "effective_buffer_over_sigma", "margin_ratio")
+    usual = rows.features[:, [catalog.index(name) for name in of_prior]]
     usual = usual[(usual > 0.0).all(axis=1)]
-    buffer, distance = np.median(usual, axis=0) if len(usual) else (0.1, 1.0)
+    buffer, distance, ratio = np.median(usual, axis=0) if len(usual) else (0.1, 1.0, 2.0)
     model = {
         "horizons_h": list(HORIZONS_H),
         "heads": {head.spec.name: _constants(head) for head in heads},
@@ -129,7 +134,11 @@ def train(
         "tree_features": list(tree_features),
         "baseline_levels": _levels(rows),
         "mean_severity": heads[4].spec.intercept,
-        "usual": {"buffer_over_notional": float(buffer), "slow_sigma_day": float(buffer / distance)},
+        "usual": {
+            "effective_buffer_over_notional": float(buffer),
+            "sigma_day": float(buffer / distance),
+            "margin_ratio": float(ratio),
+        },
         "seed": seed,
     }
     return Trained(heads, model)
@@ -158,41 +167,69 @@ def _hazard(rows: Rows, k: int, seed: int, tree_features: tuple[str, ...]) -> Tr
     counts, came = eligible(rows, k)
     name = f"hazard_{HORIZONS_H[k]}h"
     offset = catalog.index(catalog.PRIOR_HAZARDS[k])
-    columns = [catalog.index(feature) for feature in tree_features]
-    directions = [catalog.FEATURES[column].direction for column in columns]
-    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
     features, came = rows.features[counts], came[counts]
     account, time_us, end_us = rows.account[counts], rows.time_us[counts], rows.label_end_us[counts, k]
     accounts = len(np.unique(account[came]))
     facts: dict[str, Any] = {"rows": len(came), "events": int(came.sum()), "accounts": accounts}
     prior = features[:, offset]
     if accounts < FEWEST_EVENTS:
-        shift = baselines.fit_level(1.0 / (1.0 + np.exp(-prior)), came)
+        shift = baselines.fit_level(sigmoid(prior), came)
         return TrainedHead(HeadSpec(name, None, (), offset, shift, 1.0), None, facts | {"rounds": 0})
 
-    folds = _folds(time_us, end_us, came)
+    columns = [catalog.index(feature) for feature in tree_features]
+    grown = _grow(features, columns, prior, came, _folds(time_us, end_us, came), seed)
+    intercept, slope = _platt(prior[grown.judged] + grown.margin, came[grown.judged])
+    return _headed(name, grown, columns, offset, (intercept, slope), facts)
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """Trees over an offset, with the margins that walk-forward gave them on rows that they had not seen."""
+
+    booster: lgb.Booster | None
+    rounds: int
+    judged: Integers | Flags
+    margin: Floats
+
+
+def _grow(
+    features: Floats, columns: list[int], offset: Floats, came: Flags, folds: list[Fold], seed: int
+) -> _Grown:
+    """As many monotone trees as walk-forward speaks for: none, unless they clearly rank better."""
+    directions = [catalog.FEATURES[column].direction for column in columns]
+    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
     outside = {count: np.full(len(came), np.nan) for count in ROUNDS}
     for fold in folds:
         rows_of = fold.training
-        booster = _boost(features[rows_of][:, columns], prior[rows_of], came[rows_of], parameters)
+        booster = _boost(features[rows_of][:, columns], offset[rows_of], came[rows_of], parameters)
         for count in ROUNDS:
             outside[count][fold.validation] = _margin(booster, features[fold.validation][:, columns], count)
-    rounds = _choose_rounds(outside, prior, came, folds)
+    rounds = _choose_rounds(outside, offset, came, folds)
     validated = ~np.isnan(outside[rounds])
-    if came[validated].sum() >= FEWEST_EVENTS:
-        margin, happened = (prior + outside[rounds])[validated], came[validated]
-    else:  # a record too short to look ahead in: the prior alone, calibrated on what there is
-        margin, happened, rounds = prior, came, 0
-    intercept, slope = _platt(margin, happened)
-    booster = _boost(features[:, columns], prior, came, parameters, rounds) if rounds else None
-    trees = booster.dump_model() if booster is not None else None
-    spec = HeadSpec(name, trees, tuple(columns) if trees else (), offset, intercept, slope)
-    return TrainedHead(spec, booster, facts | {"rounds": rounds})
+    if rounds == 0 or came[validated].sum() < FEWEST_EVENTS:
+        # nothing was fitted, or the record is too short to look ahead in: calibrate on all there is
+        return _Grown(None, 0, np.ones(len(came), bool), np.zeros(len(came)))
+    booster = _boost(features[:, columns], offset, came, parameters, rounds)
+    return _Grown(booster, rounds, validated, outside[rounds][validated])
 
 
-def _folds(time_us: Integers, label_end_us: Integers, came: Flags) -> list[Fold]:
+def _headed(
+    name: str,
+    grown: _Grown,
+    columns: list[int],
+    offset: int,
+    calibration: tuple[float, float],
+    facts: dict[str, Any],
+) -> TrainedHead:
+    """A head of grown trees and their calibration."""
+    trees = grown.booster.dump_model() if grown.booster is not None else None
+    spec = HeadSpec(name, trees, tuple(columns) if trees else (), offset, *calibration)
+    return TrainedHead(spec, grown.booster, facts | {"rounds": grown.rounds})
+
+
+def _folds(time_us: Integers, label_end_us: Integers, came: Flags, most: int = FOLDS) -> list[Fold]:
     """Walk-forward folds with events on both sides; fewer where the record is short."""
-    for count in range(FOLDS, 0, -1):
+    for count in range(most, 0, -1):
         try:
             folds = purged_folds(time_us, label_end_us, count)
         except ValueError:
@@ -207,7 +244,7 @@ def _boost(
     features: Floats, prior: Floats, came: Flags, parameters: dict[str, Any], rounds: int = ROUNDS[-1]
 ) -> lgb.Booster:
     """Trees over a prior whose level is first brought to that of the rows."""
-    shift = baselines.fit_level(1.0 / (1.0 + np.exp(-prior)), came)
+    shift = baselines.fit_level(sigmoid(prior), came)
     data = lgb.Dataset(features, came.astype(np.float64), init_score=prior + shift, free_raw_data=True)
     return lgb.train(parameters, data, num_boost_round=rounds)
 
@@ -216,18 +253,26 @@ def _margin(booster: lgb.Booster, features: Floats, rounds: int) -> Floats:
     return np.asarray(booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=1))
 
 
-def _choose_rounds(outside: dict[int, Floats], prior: Floats, came: Flags, folds: list[Fold]) -> int:
-    """The number of trees with the best mean average precision over the folds; fewer on a tie."""
-    best, chosen = -math.inf, ROUNDS[0]
-    for count in ROUNDS:
-        scores = []
-        for fold in folds:
-            rows = fold.validation
-            scores.append(average_precision_score(came[rows], prior[rows] + outside[count][rows]))
-        mean = float(np.mean(scores)) if scores else -math.inf
-        if mean > best + 1e-12:
-            best, chosen = mean, count
-    return chosen
+def _choose_rounds(outside: dict[int, Floats], offset: Floats, came: Flags, folds: list[Fold]) -> int:
+    """The number of trees with the best mean average precision over the folds.
+
+    None at all unless the gain over none is larger than its standard error: one fold's gain is another's loss.
+    """
+    if not folds:
+        return 0
+    scores = {
+        count: np.array(
+            [
+                average_precision_score(came[fold.validation], (offset + outside[count])[fold.validation])
+                for fold in folds
+            ]
+        )
+        for count in ROUNDS
+    }
+    best = max(ROUNDS, key=lambda count: float(scores[count].mean()))
+    gain = scores[best] - scores[0]
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return best if float(gain.mean()) > error else 0
 
 
 def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
@@ -235,8 +280,13 @@ def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(margin[:, None], came)
     slope = float(fitted.coef_[0, 0])
     if slope <= 0.0:
-        return baselines.fit_level(1.0 / (1.0 + np.exp(-margin)), came), 1.0
+        return baselines.fit_level(sigmoid(margin), came), 1.0
     return float(fitted.intercept_[0]), slope
+
+
+def sigmoid(score: Floats) -> Floats:
+    """1 / (1 + exp(-score))."""
+    return np.asarray(1.0 / (1.0 + np.exp(-score)))
 
 
 # ---- what follows from a liquidation ---------------------------------------------------------------

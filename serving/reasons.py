@@ -2,9 +2,9 @@
 
 What is explained is the model's score within a day: the logits of the three hazards, weighted by the
 share of each in the cumulated hazard. Contributions are Shapley values against the training data: of
-the trees (`models.treeshap`), and of the structural prior, which is a function of two numbers, the
-buffer as a share of the position and the volatility, so that its two Shapley values are exact by hand.
-All contributions and the base sum to the score.
+the trees (`models.treeshap`), and of the structural prior, which is a function of four numbers, the buffer
+as a share of the position, the volatility, the margin ratio and the venue's forecast, so that its Shapley
+values are exact by enumeration. All contributions and the base sum to the score.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from exchange.compiled import compiled
 from features import catalog
-from features.structural import logit, mixed_hazards
+from features.structural import logit, prior_hazards
 from models.bundle import Bundle
 from models.session import Session
 from models.treeshap import TreeShap
@@ -30,12 +30,22 @@ MOST_REASONS = 3
 LEAST_SHARE = 0.1
 """A reason is given if it weighs at least this much of the strongest one."""
 
-_SAME_THING = {name: "buffer_over_sigma" for name in catalog.NAMES if name.startswith("buffer_over_sigma_")}
+_SAME_THING = {
+    name: "buffer_over_sigma"
+    for name in catalog.NAMES
+    if name.startswith("buffer_over_sigma_") or name == "effective_buffer_over_sigma"
+} | {"effective_buffer_over_notional": "buffer_over_notional"}
 """Forms of one statement to people: their contributions count together, under the plainest name."""
 
-_BUFFER = catalog.index("buffer_over_notional")
-_SLOW = catalog.index("buffer_over_sigma_slow")
-_SIGMA = catalog.index("portfolio_sigma_day")
+PLAYERS = 4
+_OF_PRIOR = [
+    catalog.index(name)
+    for name in (
+        "effective_buffer_over_notional", "effective_buffer_over_sigma", "margin_ratio", "forecast_ratio"
+    )
+]  # fmt: skip
+_CREDITED = [_OF_PRIOR[0], catalog.index("portfolio_sigma_day"), *_OF_PRIOR[2:]]
+"""Columns under whose names the prior's players appear: for sigma the one that people know."""
 
 
 class Reason(NamedTuple):
@@ -61,24 +71,39 @@ class Explanation(NamedTuple):
 
 
 @compiled
-def _prior_logit(head: int, distance: float) -> float:
-    """The structural prior of one hazard at a buffer of `distance` daily sigmas: the catalogue's own."""
-    return logit(mixed_hazards(distance)[head])
+def _prior_logit(head: int, account: Floats, usual: Floats, players: int) -> float:
+    """The structural prior of one hazard where the players in the bit set are the account's, the rest usual.
+
+    Players are the buffer and the sigma a day, both over notional, the margin ratio, the venue's forecast.
+    """
+    buffer = account[0] if players & 1 else usual[0]
+    sigma = account[1] if players & 2 else usual[1]
+    ratio = account[2] if players & 4 else usual[2]
+    forecast = account[3] if players & 8 else usual[3]
+    return logit(prior_hazards(buffer / sigma, ratio, forecast)[head])
 
 
 @compiled
-def _prior_parts(
-    head: int, buffer: Floats, distance: Floats, usual_buffer: float, usual_sigma: float, out: Floats
-) -> None:
-    """Shapley values of buffer and sigma in a prior, against their usual values: out (n, 2)."""
-    usual = _prior_logit(head, usual_buffer / usual_sigma)
-    for row in range(len(buffer)):
-        here = _prior_logit(head, distance[row])
-        sigma = buffer[row] / distance[row] if distance[row] != 0.0 else usual_sigma
-        only_buffer = _prior_logit(head, buffer[row] / usual_sigma)
-        only_sigma = _prior_logit(head, usual_buffer / sigma)
-        out[row, 0] = 0.5 * (only_buffer - usual + here - only_sigma)
-        out[row, 1] = 0.5 * (only_sigma - usual + here - only_buffer)
+def _prior_parts(head: int, accounts: Floats, usual: Floats, out: Floats) -> float:
+    """Shapley values of the four players against `usual`, out (n, 4); the prior of the usual account.
+
+    A player's value is the mean, over all orders in which they may come, of what it adds when it comes:
+    3! 0! of the 4! orders have nobody before it, 1! 2! each pair of a given one, and so on.
+    """
+    share = (1.0 / 4.0, 1.0 / 12.0, 1.0 / 12.0, 1.0 / 4.0)
+    for row in range(len(accounts)):
+        for player in range(PLAYERS):
+            total = 0.0
+            for others in range(1 << PLAYERS):
+                if others & (1 << player):
+                    continue
+                before = 0
+                for other in range(PLAYERS):
+                    before += (others >> other) & 1
+                added = _prior_logit(head, accounts[row], usual, others | (1 << player))
+                total += share[before] * (added - _prior_logit(head, accounts[row], usual, others))
+            out[row, player] = total
+    return _prior_logit(head, usual, usual, 0)
 
 
 class Explainer:
@@ -89,8 +114,9 @@ class Explainer:
         self._session = Session(bundle)
         self._heads = [bundle.model["heads"][name] for name in HAZARDS]
         self._trees = [TreeShap(bundle.trees[name], len(catalog.NAMES)) for name in HAZARDS]
-        self._usual_buffer = float(bundle.model["usual"]["buffer_over_notional"])
-        self._usual_sigma = float(bundle.model["usual"]["slow_sigma_day"])
+        usual = bundle.model["usual"]
+        names = ("effective_buffer_over_notional", "sigma_day", "margin_ratio")
+        self._usual = np.array([*(float(usual[name]) for name in names), 0.0])
 
     def take_apart(self, features: Floats) -> Explanation:
         """Contributions of every feature to each row's score; rows must have no missing prior."""
@@ -101,17 +127,17 @@ class Explainer:
         weights = cumulated / cumulated.sum(axis=1, keepdims=True)
         contributions = np.zeros(features.shape)
         base = np.zeros(len(features))
-        parts = np.empty((len(features), 2))
+        accounts = features[:, _OF_PRIOR]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sigma = accounts[:, 0] / accounts[:, 1]  # what the kernel divided the buffer by
+        accounts[:, 1] = np.where(np.isfinite(sigma) & (sigma > 0.0), sigma, self._usual[1])
+        parts = np.empty((len(features), PLAYERS))
         for k, (head, trees) in enumerate(zip(self._heads, self._trees, strict=True)):
             weight = weights[:, k] * head["slope"]
             contributions += weight[:, None] * trees.contributions(features)
-            usual = _prior_logit(k, self._usual_buffer / self._usual_sigma)
+            usual = _prior_parts(k, accounts, self._usual, parts)
             base += weights[:, k] * head["intercept"] + weight * (usual + trees.expected)
-            _prior_parts(
-                k, features[:, _BUFFER], features[:, _SLOW], self._usual_buffer, self._usual_sigma, parts
-            )
-            contributions[:, _BUFFER] += weight * parts[:, 0]
-            contributions[:, _SIGMA] += weight * parts[:, 1]
+            contributions[:, _CREDITED] += weight[:, None] * parts
         return Explanation((weights * logits).sum(axis=1), base, contributions)
 
     def explain(self, features: Floats) -> list[Sequence[Reason]]:
