@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.forecasts.rows import HORIZONS_H, Floats, Rows, logs
-from exchange.compiled import compiled
 from exchange.units import HOUR_S
 from features import volatility as live
 
@@ -50,33 +49,26 @@ def weights_of(train: list[Rows]) -> list[Floats]:
 
 def rungs(rows: Rows) -> Floats:
     """float64[n, RUNGS]: one, then the rungs of the live ladder."""
-    out = np.ones((len(rows.hour), live.RUNGS))
-    _climb(rows.series, rows.variance, out)
+    climbed = [live.climb(*of) for of in zip(rows.series, rows.variance, strict=True)]
+    return np.column_stack([np.ones(len(climbed)), np.array(climbed).reshape(-1, live.RUNGS - 1)])
+
+
+def shipped_ladder(rows: Rows) -> Floats:
+    """float64[n, horizons]: the ladder as it runs live."""
+    out = np.empty((len(rows.hour), len(HORIZONS_H)))
+    for row, (series, variance) in enumerate(zip(rows.series, rows.variance, strict=True)):
+        out[row] = [live.forecast_variance(series, variance, horizon * HOUR_S) for horizon in HORIZONS_H]
     return out
 
 
-@compiled
-def _climb(series: Floats, variance: Floats, out: Floats) -> None:
-    for row in range(len(out)):
-        out[row, 1], out[row, 2], out[row, 3], out[row, 4] = live.climb(series[row], variance[row])
-
-
-@compiled
-def _shipped(series: Floats, variance: Floats, horizon_s: Floats, ladder: Floats, garch: Floats) -> None:
-    for row in range(len(series)):
-        rest = live.long_run(series[row])
-        for k in range(len(horizon_s)):
-            ladder[row, k] = live.forecast_variance(series[row], variance[row], horizon_s[k])
-            garch[row, k] = live.garch_variance(
-                series[row, live.GARCH], rest, live.GARCH_ALPHA, live.GARCH_BETA, horizon_s[k]
-            )
-
-
-def shipped(rows: Rows) -> tuple[Floats, Floats]:
-    """float64[n, horizons] each: the ladder and GARCH as they run live, with the shipped constants."""
-    ladder, garch = np.empty((2, len(rows.hour), len(HORIZONS_H)))
-    _shipped(rows.series, rows.variance, np.array(HORIZONS_H) * HOUR_S, ladder, garch)
-    return ladder, garch
+def shipped_garch(rows: Rows) -> Floats:
+    """float64[n, horizons]: GARCH as it runs live."""
+    parameters = (live.GARCH_ALPHA, live.GARCH_BETA)
+    out = np.empty((len(rows.hour), len(HORIZONS_H)))
+    for row, series in enumerate(rows.series):
+        now, rest = series[live.GARCH], live.long_run(series)
+        out[row] = [live.garch_variance(now, rest, *parameters, horizon * HOUR_S) for horizon in HORIZONS_H]
+    return out
 
 
 def log_windows(rows: Rows) -> Floats:
@@ -136,17 +128,9 @@ def garch_fits(train: list[Rows], asymmetric: bool) -> dict[str, Garch]:
     return by_coin
 
 
-@compiled
-def _long_run(series: Floats) -> Floats:
-    out = np.empty(len(series))
-    for row in range(len(series)):
-        out[row] = live.long_run(series[row])
-    return out
-
-
 def garch_forecasts(rows: Rows, fit: Garch) -> Floats:
     """float64[n, horizons] of the recursion, from the long average that the live one returns to."""
-    long_run = _long_run(rows.series)
+    long_run = np.array([live.long_run(series) for series in rows.series])
     mean_alpha = fit.alpha + 0.5 * fit.gamma
     stay = min(mean_alpha + fit.beta, 0.999)
     variance = long_run[0]
@@ -275,11 +259,11 @@ MODELS: dict[str, Forecaster] = {
     "HAR in logs with jumps, fitted before": regression(log_windows_jumps, positive=False),
     "GARCH(1,1), fitted before": garch(asymmetric=False),
     "GJR-GARCH, fitted before": garch(asymmetric=True),
-    SHIPPED_GARCH: lambda train, judged: [shipped(rows)[1] for rows in judged],
+    SHIPPED_GARCH: lambda train, judged: [shipped_garch(rows) for rows in judged],
     "EWMA 48 h, 0.7 to 100% a year": fixed(slow),
     "EWMA 48 h, 0.7 to the coin's past": shrunk(ewma_48h, 0.3),
     "EWMA 48 h, 0.5 to the coin's past": shrunk(ewma_48h, 0.5),
     "HAR, 0.5 to the coin's past": shrunk(har, 0.5),
     LADDER: regression(rungs),
-    SHIPPED: lambda train, judged: [shipped(rows)[0] for rows in judged],
+    SHIPPED: lambda train, judged: [shipped_ladder(rows) for rows in judged],
 }

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from exchange.compiled import compiled
 from exchange.units import DAY_S, HOUR_S, HOUR_US, MINUTE_US
 from features import volatility as live
 
@@ -106,20 +105,20 @@ def marks(path: Path) -> list[Prices]:
 # ---- what was known, by the code that runs live
 
 
-@compiled
 def _walk(time_us: Hours, price: Floats, hour: Hours, variance: Floats, series: Floats, seen: Floats) -> None:
     """Fill rows of the live state, and of the sum of squared returns, with what was known at each hour."""
     state = np.full(len(live.HALF_LIVES_H), math.nan)
     columns = np.full(live.SERIES_COLUMNS, math.nan)
     ring = np.zeros(live.RING_HOURS)
     total = 0.0
-    bar = 1
-    for row in range(len(hour)):
-        while bar < len(time_us) and time_us[bar] <= hour[row] * HOUR_US:
-            log_return = math.log(price[bar] / price[bar - 1])
-            live.observe_price(
-                log_return, time_us[bar], time_us[bar] - time_us[bar - 1], state, columns, ring
-            )
+    bar = 0
+    bars = list(
+        zip(time_us[1:].tolist(), np.diff(time_us).tolist(), np.diff(np.log(price)).tolist(), strict=True)
+    )
+    for row, ends_us in enumerate((hour * HOUR_US).tolist()):
+        while bar < len(bars) and bars[bar][0] <= ends_us:
+            bar_us, elapsed_us, log_return = bars[bar]
+            live.observe_price(log_return, bar_us, elapsed_us, state, columns, ring)
             total += log_return * log_return
             bar += 1
         variance[row] = state
