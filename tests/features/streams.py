@@ -17,6 +17,7 @@ from features.events import (
     BALANCE,
     BAR,
     BOOK,
+    DEFAULT,
     FILL,
     FUNDING,
     LEVEL,
@@ -31,19 +32,32 @@ from features.events import (
     EventBatch,
 )
 from features.venue import Venue
-from tests.oracle.feature_oracle import Row
+from tests.oracle.feature_oracle import Names, Row
 
 NAN = math.nan
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 START = 1_700_000_000 * SECOND  # twenty seconds into a minute, thirteen minutes into an hour
 
-MARKETS, ASSETS, ACCOUNTS = 3, 3, 4
+MARKETS, ASSETS, ACCOUNTS, OWNERS = 3, 3, 6, 2
+MARKET_NAMES, ASSET_NAMES = ("SOL-PERP", "BTC-PERP", "SOLUSDT"), ("USD", "SOL", "ETH")
 PRICES = (30.0, 20_000.0, 1.5)
 LOTS = (0.1, 0.001, 1.0)
 ASSET_PRICES = (1.0, 31.0, 1_500.0)
 WEIGHTS = ((1.0, 1.0), (0.9, 1.1), (0.8, 1.25))
 """The first asset is a dollar."""
-STEPS = (SECOND, 20 * SECOND, 7 * MINUTE, 30 * MINUTE, 40 * MINUTE, HOUR, 5 * HOUR, 3 * DAY, 40 * DAY)
+STEPS = (
+    SECOND,
+    20 * SECOND,
+    MINUTE,
+    7 * MINUTE,
+    15 * MINUTE,
+    30 * MINUTE,
+    40 * MINUTE,
+    HOUR,
+    5 * HOUR,
+    3 * DAY,
+    40 * DAY,
+)
 
 FIGURE_NAMES = {
     getattr(emit, name): name
@@ -54,6 +68,11 @@ FIGURE_NAMES = {
         "FIGURE_MAINTENANCE_IN_FORCE", "MARK_AGE_S", "OPEN_POSITIONS",
     )
 }  # fmt: skip
+
+
+def names() -> Names:
+    """What the venue's names say that they are about."""
+    return Names(dict(enumerate(("SOL", "BTC", "SOL"))), dict(enumerate(ASSET_NAMES)))
 
 
 def batch(rows: Sequence[Row]) -> EventBatch:
@@ -71,12 +90,14 @@ def batch(rows: Sequence[Row]) -> EventBatch:
 def venue(markets: int = MARKETS, assets: int = ASSETS, accounts: int = ACCOUNTS) -> Venue:
     """A venue that has seen so many names and no event."""
     made = Venue()
-    for number in range(markets):
-        made.market(f"M{number}-PERP")
-    for number in range(assets):
-        made.asset(f"A{number}")
+    for name in MARKET_NAMES[:markets]:
+        made.market(name)
+    for name in ASSET_NAMES[:assets]:
+        made.asset(name)
     for number in range(accounts):
         made.account(f"account {number}")
+    for number in range(OWNERS):
+        made.owner(f"owner {number}")
     return made
 
 
@@ -113,8 +134,10 @@ def market_rows(
     return [head, *(Row(TIER, time, key, -1, (*tier, float(n))) for n, tier in enumerate(tiers))]
 
 
-def bar(time: int, key: int, mark: float, interest: float = NAN) -> Row:
-    return Row(BAR, time, key, -1, (mark, mark, NAN, NAN, NAN, NAN, interest))
+def bar(
+    time: int, key: int, mark: float, interest: float = NAN, index: float = NAN, volume: float = NAN
+) -> Row:
+    return Row(BAR, time, key, -1, (mark, index, NAN, NAN, NAN, volume, interest))
 
 
 def book_rows(
@@ -130,17 +153,28 @@ def snapshot_rows(
     equity: float,
     positions: Sequence[tuple[int, float, float, float, float]] = (),
     balances: Sequence[tuple[int, float]] = (),
+    orders: float = 0.0,
 ) -> list[Row]:
     """Positions are (market, quantity, entry, quote, isolated collateral)."""
     return [
-        Row(SNAPSHOT, time, account, -1, (equity, equity, NAN, NAN, 0.0)),
+        Row(SNAPSHOT, time, account, -1, (equity, equity, NAN, NAN, orders)),
         *(Row(POSITION, time, account, market, tuple(rest)) for market, *rest in positions),
         *(Row(BALANCE, time, account, asset, (amount,)) for asset, amount in balances),
     ]
 
 
-def fill(time: int, account: int, market: int, quantity: float, price: float, fee: float = NAN) -> Row:
-    return Row(FILL, time, account, market, (quantity, price, fee, 0.0))
+def fill(
+    time: int, account: int, market: int, quantity: float, price: float, fee: float = NAN, kind: float = 0.0
+) -> Row:
+    return Row(FILL, time, account, market, (quantity, price, fee, kind))
+
+
+def default(time: int, account: int, kind: float = 0.0) -> Row:
+    return Row(DEFAULT, time, account, -1, (kind,))
+
+
+def account_row(time: int, account: int, owner: int = -1, isolated: bool = False) -> Row:
+    return Row(ACCOUNT, time, account, owner, (float(time), float(isolated)))
 
 
 def transfer(time: int, account: int, dollars: float) -> Row:
@@ -176,7 +210,9 @@ def lots(chance: Random, market: int) -> float:
 
 
 def book_by_chance(chance: Random, time: int, key: int, mark: float) -> list[Row]:
-    half = chance.choice((0.0001, 0.001, 0.01, -0.001)) * mark  # now and then crossed
+    if chance.random() < 0.1:  # what a crossed book is sent as
+        return book_rows(time, key, NAN, NAN)
+    half = chance.choice((0.0, 0.0001, 0.001, 0.01, -0.001)) * mark  # now and then crossed
     levels = []
     bid = ask = 0.0
     for distance in sorted(chance.sample((5.0, 10.0, 25.0, 50.0, 100.0, 150.0, 500.0), chance.randint(0, 5))):
@@ -203,7 +239,8 @@ def snapshot_by_chance(chance: Random, time: int, account: int, marks: Sequence[
         for asset in sorted(chance.sample(range(ASSETS), chance.randint(0, ASSETS)))
     ]
     equity = chance.choice((0.0, 5.0, 300.0, 5_000.0, -20.0, 40_000.0)) + round(chance.uniform(-1, 1), 3)
-    return snapshot_rows(time, account, equity, positions, balances)
+    orders = chance.choice((NAN, 0.0, 3.0))
+    return snapshot_rows(time, account, equity, positions, balances, orders)
 
 
 def stream(chance: Random, moments: int, steps: Sequence[int] = STEPS) -> list[Row]:
@@ -225,9 +262,11 @@ def stream(chance: Random, moments: int, steps: Sequence[int] = STEPS) -> list[R
     for key in range(1, ASSETS):
         if key not in unpriced:
             rows.append(Row(ASSET_PRICE, time, key, -1, (values[key],)))
-    rows += [bar(time, key, marks[key], 1e5) for key in range(MARKETS) if key != hidden_market]
+    rows += [bar(time, key, marks[key], 1e5, marks[key]) for key in range(MARKETS) if key != hidden_market]
     for key in range(ACCOUNTS):
-        rows.append(Row(ACCOUNT, time, key, -1, (float(time), float(key % 2))))
+        owner = chance.choice((-1, 0, 0, 1))
+        opened = float(time - chance.choice((0, HOUR, 30 * DAY)))
+        rows.append(Row(ACCOUNT, time, key, owner, (opened, float(key % 3 == 1))))
     for key in range(ACCOUNTS):
         rows += snapshot_by_chance(chance, time, key, marks) if chance.random() < 0.8 else []
     for _ in range(moments):
@@ -245,6 +284,7 @@ def moment(
     unpriced: set[int],
 ) -> list[Row]:
     rows: list[Row] = []
+    volumes = chance.choice(((NAN, 0.0, 5e3), (NAN,), (2e4,)))
 
     def some(count: int, share: float, make: Callable[[int], list[Row]]) -> None:
         for key in range(count):
@@ -261,12 +301,14 @@ def moment(
         if key == hidden_market:
             return []
         marks[key] = moved(chance, marks[key])
-        return [bar(time, key, marks[key], chance.choice((NAN, 1e3, 1e6)))]
+        index = chance.choice((NAN, marks[key], round(1.001 * marks[key], 4)))
+        return [bar(time, key, marks[key], chance.choice((NAN, 1e3, 1e6)), index, chance.choice(volumes))]
 
     def trade(key: int) -> list[Row]:
         market = chance.randrange(MARKETS)
         fee = chance.choice((NAN, 0.0, 0.3))
-        return [fill(time, key, market, lots(chance, market), moved(chance, marks[market]), fee)]
+        kind = chance.choice((0.0, 0.0, 0.0, 1.0, 2.0))
+        return [fill(time, key, market, lots(chance, market), moved(chance, marks[market]), fee, kind)]
 
     some(MARKETS, 0.02, lambda key: market_rows(time, key, tiers_by_chance(chance), LOTS[key]))
     some(ASSETS, 0.03, lambda key: [Row(ASSET, time, key, -1, WEIGHTS[key])])
@@ -280,4 +322,5 @@ def moment(
     some(ACCOUNTS, 0.05, lambda key: [Row(RATE, time, key, -1, (0.1, 0.05))])
     some(ACCOUNTS, 0.1, lambda key: snapshot_by_chance(chance, time, key, marks))
     some(1, 0.3, lambda key: [Row(OBSERVED, time, -1, -1, ())])
+    some(ACCOUNTS, 0.05, lambda key: [default(time, key, chance.choice((0.0, 0.0, 1.0, 2.0)))])
     return rows

@@ -18,15 +18,16 @@ from features.venue import Venue
 from pipelines.events import event_batches
 from pipelines.store import Dataset
 from tests.features import streams
-from tests.oracle.feature_oracle import Answer, Row, answer
+from tests.oracle.feature_oracle import Answer, Names, Row, answers
 
 RELATIVE = 1e-9
-ABSOLUTE = dict.fromkeys(catalog.PRIOR_HAZARDS, 1e-6) | {
-    # differences of nearly equal numbers
-    "unrealised_return": 1e-10,
-    "jump_share": 1e-10,
-    "volatility_trend": 1e-10,
-}
+HAZARDS = {*catalog.PRIOR_HAZARDS, "jump_hazard_24h", "bankruptcy_hazard_24h"}
+# differences of nearly equal numbers
+ABSOLUTE = (
+    {feature.name: 1e-10 for feature in catalog.FEATURES if feature.unit.startswith("log")}
+    | {"unrealised_return": 1e-10, "jump_share": 1e-10}
+    | dict.fromkeys(HAZARDS, 1e-6)
+)
 OVER_EQUITY = {
     "effective_leverage", "net_leverage", "funding_carry_day", "unrealised_return", "haircut_share",
     "log_equity",
@@ -83,33 +84,29 @@ def compare_at(rows: Sequence[Row], cuts: Sequence[int]) -> int:
 
 
 def compare(venue: Venue, rows: Sequence[Row]) -> int:
-    vectors = venue.open_vectors()
-    opened = []
-    for account in range(streams.ACCOUNTS):
-        expected = answer(rows, account)
-        if expected is None:
-            continue
-        opened.append(account)
+    expected = answers(rows, streams.names())
+    for account, one in expected.items():
         found = streams.vector(venue, account)
-        assert differences(found, expected, is_isolated=account % 2 == 1) == [], f"account {account}"
-    assert vectors.account.tolist() == opened
-    return len(opened)
+        assert set(one.features) == set(catalog.NAMES)
+        assert differences(found, one, is_isolated=account % 3 == 1) == [], f"account {account}"
+    assert venue.open_vectors().account.tolist() == list(expected)
+    return len(expected)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(chance=streams.chances, moments=st.integers(0, 12), cut=st.floats(0.01, 1.0))
 def test_every_column_is_as_the_oracle_says(chance: Random, moments: int, cut: float) -> None:
     rows = streams.stream(chance, moments)
     compare_at(rows, [math.ceil(cut * len(rows))])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_column_is_as_the_oracle_says_on_streams_by_seed(seed: int) -> None:
     rows = streams.stream(Random(seed), 40)
     assert compare_at(rows, [len(rows) // 3, 2 * len(rows) // 3]) > 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_two_months_of_uneven_bars_wrap_the_ring_of_hours(seed: int) -> None:
     minute, hour = streams.MINUTE, streams.HOUR
     steps = (minute, 10 * minute, 55 * minute, hour, hour, 3 * hour, 30 * hour)
@@ -120,20 +117,30 @@ def test_two_months_of_uneven_bars_wrap_the_ring_of_hours(seed: int) -> None:
 
 @pytest.mark.real_data
 def test_real_accounts_are_as_the_oracle_says(drift: Path) -> None:
-    until_us = 1_670_500_000 * streams.SECOND  # 8 December 2022: all of November, and two new markets
-    venue = Venue()
+    """A venue of some of them: what all accounts do together is theirs alone."""
+    until_us = 1_668_600_000 * streams.SECOND  # eight days
+    everybody = Venue()
     rows: list[Row] = []
-    for events in event_batches(Dataset.open(drift), until_us, venue):
-        venue.apply(events)
+    for events in event_batches(Dataset.open(drift), until_us, everybody):
+        everybody.apply(events)
         columns = (column.tolist() for column in events)
         rows += [Row(*row[:4], tuple(row[4])) for row in zip(*columns, strict=True)]
-    opened = venue.open_vectors().account
-    assert len(opened) > 100
-    of_markets = [row for row in rows if row.kind < ACCOUNT]
-    now = Row(OBSERVED, venue.now_us, -1, -1, ())
-    for account in np.random.default_rng(3).choice(opened, 12, replace=False).tolist():
-        of_account = [row for row in rows if row.kind >= ACCOUNT and row.key == account]
-        history = sorted([*of_markets, *of_account, now], key=lambda row: (row.time_us, row.kind))
-        expected = answer(history, account)
-        assert expected is not None
-        assert differences(streams.vector(venue, account), expected, is_isolated=False) == []
+    opened = everybody.open_vectors().account
+    assert len(opened) > 40
+    some = set(np.random.default_rng(3).choice(opened, 4, replace=False).tolist())
+    rows = [row for row in rows if row.kind < ACCOUNT or row.key in some or row.kind == OBSERVED]
+    venue = Venue()
+    for role in ("market", "asset", "account", "owner"):
+        for name in getattr(everybody, f"{role}_names"):
+            getattr(venue, role)(name)
+    venue.apply(streams.batch(rows))
+    markets, assets = (dict(enumerate(map(about, of))) for of in (venue.market_names, venue.asset_names))
+    expected = answers(rows, Names(markets, assets))
+    assert some == set(expected)
+    for account, one in expected.items():
+        assert differences(streams.vector(venue, account), one, is_isolated=False) == []
+
+
+def about(name: str) -> str:
+    """SOL of SOL-PERP and of SOL."""
+    return name.removesuffix("-PERP")

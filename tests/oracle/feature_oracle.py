@@ -1,224 +1,43 @@
 """Every feature and figure of one account, slow and obvious, from the list of rows up to a moment.
 
-Nothing here is shared with `features` but the numbers of the kinds and the names of the columns. Equity
-is followed move by move (every bar, funding, fill and price change adds what it is worth to who holds it)
-instead of through cash, and funding is paid position by position instead of through an index.
+Nothing of this oracle is shared with `features` but the numbers of the kinds and the names of the columns:
+`replay_oracle` tells the rows again, `account_oracle` takes an account apart, `venue_oracle` looks at all of
+them together, `market_oracle` knows one price and one book.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from features import events as kinds
-from tests.oracle import exchange_oracle as exchange
+from tests.oracle.account_oracle import DAY_S, FAR, NAN, Look, Names, largest, over, smallest
 from tests.oracle.market_oracle import (
-    Points,
+    bounded,
+    decayed,
     depth_at,
     jump_share,
-    prior_hazards,
+    logit_of,
+    passage,
     sigma,
     slippage_bps,
-    variances,
+)
+from tests.oracle.replay_oracle import DAY, HOUR, SECOND, Book, Market, Row, World
+from tests.oracle.venue_oracle import (
+    FADE_US,
+    REACH,
+    Sweeps,
+    best_equity,
+    log_distance,
+    lowest_ratio,
+    remaining,
+    told,
+    usual_equity,
 )
 
-FAR = 1_000.0
-SECOND, HOUR = 1_000_000, 3_600_000_000
-DAY_S = 86_400.0
-NAN = math.nan
-
-
-class Row(NamedTuple):
-    """One event, as `features.events` lays it out."""
-
-    kind: int
-    time_us: int
-    key: int
-    sub: int
-    values: tuple[float, ...]
-
-
-# ---- replaying rows
-
-
-@dataclass
-class Held:
-    quantity: float
-    entry: float
-    quote: float
-    isolated: float
-    unmarked: list[tuple[float, float]] = field(default_factory=list)
-    """Trades in a market that has no mark yet: what they made is not known."""
-
-
-@dataclass
-class Standing:
-    """What one account holds and is worth, and the market as all see it."""
-
-    now_us: int = -1
-    wealth: float = 0.0
-    moved: float = 0.0
-    """Sum of all dollars ever added or taken: what rounding is relative to."""
-    held: dict[int, Held] = field(default_factory=dict)
-    amounts: dict[int, float] = field(default_factory=dict)
-    is_isolated: bool = False
-    in_force: tuple[float, float] = (NAN, NAN)
-    marks: dict[int, Points] = field(default_factory=dict)
-    prices: dict[int, float] = field(default_factory=dict)
-    price_points: dict[int, Points] = field(default_factory=dict)
-    weights: dict[int, tuple[float, float]] = field(default_factory=dict)
-    terms: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    tiers: dict[int, list[tuple[float, float, float]]] = field(default_factory=dict)
-    interest: dict[int, float] = field(default_factory=dict)
-    funding: dict[int, float] = field(default_factory=dict)
-    books: dict[int, tuple[int, float, float, list[tuple[float, float, float]]]] = field(default_factory=dict)
-
-    def mark(self, market: int) -> float:
-        points = self.marks.get(market)
-        return points[-1][1] if points else NAN
-
-    def gain(self, dollars: float) -> None:
-        self.wealth += dollars
-        self.moved += abs(dollars)
-
-
-def replay(rows: Sequence[Row], account: int) -> Standing:
-    s = Standing()
-    for row in rows:
-        s.now_us = max(s.now_us, row.time_us)
-        mine = row.key == account
-        v = row.values
-        if row.kind == kinds.MARKET:
-            s.terms[row.key], s.tiers[row.key] = v, []
-        elif row.kind == kinds.TIER:
-            s.tiers[row.key].append((v[0], v[1], v[2]))
-        elif row.kind == kinds.ASSET:
-            s.weights[row.key] = (v[0], v[1])
-            if v[:2] == (1.0, 1.0):
-                s.prices.setdefault(row.key, 1.0)
-        elif row.kind == kinds.ASSET_PRICE:
-            amount = s.amounts.get(row.key, 0.0)
-            if amount != 0.0:
-                s.gain(amount * (v[0] - s.prices.get(row.key, NAN)))
-            s.prices[row.key] = v[0]
-            s.price_points.setdefault(row.key, []).append((row.time_us, v[0]))
-        elif row.kind == kinds.BAR:
-            before = s.mark(row.key)
-            position = s.held.get(row.key)
-            if position:
-                if position.unmarked:
-                    for quantity, price in position.unmarked:
-                        s.gain(quantity * (v[0] - price))
-                    position.unmarked = []
-                elif position.quantity != 0.0:
-                    s.gain(position.quantity * (v[0] - before))
-            s.marks.setdefault(row.key, []).append((row.time_us, v[0]))
-            s.interest[row.key] = v[6]
-        elif row.kind == kinds.BOOK:
-            s.books[row.key] = (row.time_us, v[0], v[1], [])
-        elif row.kind == kinds.LEVEL:
-            s.books[row.key][3].append((v[0], v[1], v[2]))
-        elif row.kind == kinds.FUNDING:
-            s.funding[row.key] = v[0]
-            position = s.held.get(row.key)
-            if position and position.quantity != 0.0 and not math.isnan(s.mark(row.key)):
-                paid = position.quantity * s.mark(row.key) * v[0]
-                s.gain(-paid)
-                position.quote -= paid
-        elif row.kind == kinds.ACCOUNT and mine:
-            s.is_isolated = v[1] == 1.0
-        elif row.kind == kinds.TRANSFER and mine:
-            s.gain(v[0])
-        elif row.kind == kinds.RATE and mine:
-            s.in_force = (v[0], v[1])
-        elif row.kind == kinds.FILL and mine:
-            trade(s, row.sub, v[0], v[1], 0.0 if math.isnan(v[2]) else v[2])
-        elif row.kind == kinds.SNAPSHOT and mine:
-            s.wealth, s.moved = v[0], abs(v[0])
-            s.held, s.amounts = {}, {}
-        elif row.kind == kinds.POSITION and mine:
-            quote = -v[0] * v[1] if math.isnan(v[2]) else v[2]
-            s.held[row.sub] = Held(v[0], v[1], quote, v[3])
-            if v[0] != 0.0:
-                s.moved += abs(v[0] * s.mark(row.sub))
-                if math.isnan(s.mark(row.sub)):
-                    s.wealth = NAN  # what the stated equity was made of will never be known
-        elif row.kind == kinds.BALANCE and mine:
-            s.amounts[row.sub] = v[0]
-            if v[0] != 0.0:
-                s.moved += abs(v[0] * s.prices.get(row.sub, NAN))
-                if math.isnan(s.prices.get(row.sub, NAN)):
-                    s.wealth = NAN
-    return s
-
-
-def trade(s: Standing, market: int, quantity: float, price: float, fee: float) -> None:
-    position = s.held.setdefault(market, Held(0.0, NAN, 0.0, NAN))
-    before = position.quantity
-    after = before + quantity
-    lot = s.terms[market][1] if market in s.terms else 0.0
-    if abs(after) < lot / 2 or abs(after) < 1e-12 * abs(before):
-        after = 0.0
-    s.gain(-fee)
-    s.moved += abs(quantity * price)
-    mark = s.mark(market)
-    if math.isnan(mark):
-        position.unmarked.append((quantity, price))
-        if after == 0.0:
-            for some, at in position.unmarked:
-                s.gain(-some * at)
-    else:
-        # the trade against the mark, less what is dropped with a residue
-        s.gain(quantity * (mark - price) - (before + quantity - after) * mark)
-    position.quote -= quantity * price + fee
-    if before == 0.0 or (before > 0.0) != (after > 0.0):
-        position.entry = price
-    elif abs(after) > abs(before):
-        position.entry = (before * position.entry + quantity * price) / after
-    position.quantity = after
-    if after == 0.0:
-        del s.held[market]
-
-
-# ---- the vector
-
-
-def over(value: float, scale: float) -> float:
-    if math.isnan(value) or math.isnan(scale):
-        return NAN
-    if scale <= 0.0:
-        return math.copysign(FAR, value) if value != 0.0 else 0.0
-    return min(max(value / scale, -FAR), FAR)
-
-
-def smallest(values: list[float]) -> float:
-    return NAN if any(math.isnan(value) for value in values) else min(values)
-
-
-def largest(values: list[float]) -> float:
-    return NAN if any(math.isnan(value) for value in values) else max(values)
-
-
-def margin(notional: float, tiers: list[tuple[float, float, float]], column: int) -> float:
-    if math.isnan(notional) or not tiers:
-        return NAN
-    return float(exchange.margin(notional, [(tier[0], tier[column]) for tier in tiers]))
-
-
-def distance(s: Standing, market: int, quantity: float, buffer: float) -> float:
-    mark = s.mark(market)
-    if math.isnan(buffer) or math.isnan(mark):
-        return NAN
-    if buffer <= 0.0:
-        return 0.0
-    tiers = [(cap, maintenance) for cap, _, maintenance in s.tiers[market]]
-    price = exchange.liquidation_price(quantity, mark, buffer, tiers)
-    if price is None:
-        return FAR
-    adverse = float((exchange.exact(mark) - price) / exchange.exact(mark)) * math.copysign(1.0, quantity)
-    return min(adverse, FAR) if adverse > 0.0 else FAR
+__all__ = ["Answer", "Names", "Row", "answer", "answers"]
 
 
 class Answer(NamedTuple):
@@ -228,150 +47,391 @@ class Answer(NamedTuple):
     """What rounding of the dollars is relative to."""
 
 
-def answer(rows: Sequence[Row], account: int) -> Answer | None:
-    """Features and figures by name at the time of the newest row; None without an open position."""
-    s = replay(rows, account)
-    held = {m: p for m, p in sorted(s.held.items()) if p.quantity != 0.0}
-    if not held:
-        return None
-    marks = {m: s.mark(m) for m in held}
-    notional = {m: p.quantity * marks[m] for m, p in held.items()}
-    size = {m: abs(x) for m, x in notional.items()}
-    gross = sum(size.values())
-    initial = sum(margin(notional[m], s.tiers.get(m, []), 1) for m in held)
-    needed = {m: margin(notional[m], s.tiers.get(m, []), 2) for m in held}
-    moves = {m: variances(s.marks.get(m, [])) for m in held}
-    estimators = ("1h", "6h", "48h", "har", "mean", "slow")
-    exposures = {e: [notional[m] * math.sqrt(moves[m][e]) for m in held] for e in estimators}
+def answers(rows: Sequence[Row], names: Names) -> dict[int, Answer]:
+    """Features and figures by name at the time of the newest row, by account with an open position."""
+    world, sweeps = told(list(rows), names)
+    found = {}
+    for key in sorted(world.accounts):
+        if world.accounts[key].open:
+            found[key] = _answer(Look(world, world.accounts[key], names), sweeps)
+    return found
 
-    haircut = liability = 0.0
-    for asset, amount in s.amounts.items():
-        if amount == 0.0:
-            continue
-        worth = amount * s.prices.get(asset, NAN)
-        counted, charged = s.weights.get(asset, (NAN, NAN))
-        if amount > 0.0:
-            haircut += worth * (1.0 - counted)
-        else:
-            liability += -worth * (charged - 1.0)
-        moving = not (asset not in s.price_points and asset in s.prices)  # a dollar does not move
-        if moving and not s.is_isolated:
-            spread_of = variances(s.price_points.get(asset, []))
-            if spread_of["48h"] < 0.05**2 / (365 * DAY_S):  # pegged: below 5% a year
-                spread_of["slow"] = spread_of["48h"]
-            for e in estimators:
-                weight = counted if amount > 0.0 else charged
-                exposures[e].append(worth * weight * math.sqrt(spread_of[e]))
 
-    maintenance = sum(needed.values())
-    if s.is_isolated:
-        pools = {m: p.isolated + p.quantity * marks[m] + p.quote for m, p in held.items()}
-        equity = collateral = sum(pools.values())
-        haircut = 0.0
-        ratio = smallest([over(pools[m], needed[m]) for m in held])
-        nearest = smallest([distance(s, m, p.quantity, pools[m] - needed[m]) for m, p in held.items()])
-        nearness = {
-            e: smallest([
-                over(pools[m] - needed[m], size[m] * math.sqrt(moves[m][e] * DAY_S)) for m in held
-            ])
-            for e in estimators
-        }  # fmt: skip
-    else:
-        unmarked = any(position.unmarked for position in held.values())
-        equity = NAN if unmarked else s.wealth
-        collateral = equity - haircut
-        maintenance += liability
-        ratio = over(collateral, maintenance)
-        nearest = smallest([distance(s, m, p.quantity, collateral - maintenance) for m, p in held.items()])
-        nearness = {
-            e: over(collateral - maintenance, sigma(exposures[e]) * math.sqrt(DAY_S)) for e in estimators
-        }
-    buffer = collateral - maintenance
+def answer(rows: Sequence[Row], account: int, names: Names) -> Answer | None:
+    """Those of one account; None without an open position."""
+    return answers(rows, names).get(account)
 
-    spread: dict[int, float] = {}
-    slip: dict[int, float] = {}
-    within: dict[int, float] = {}
-    lead: dict[int, float] = {}
-    for m, position in held.items():
-        spread[m] = slip[m] = within[m] = lead[m] = NAN
-        if m not in s.books:
-            continue
-        time, bid, ask, levels = s.books[m]
-        if s.now_us - time > HOUR or bid > ask:
-            continue
-        spread[m] = (ask - bid) / ((ask + bid) / 2) * 1e4
-        if levels:
-            distances = [level[0] for level in levels]
-            bids, asks = [level[1] for level in levels], [level[2] for level in levels]
-            closing, other = (bids, asks) if position.quantity > 0 else (asks, bids)
-            slip[m] = slippage_bps(size[m], distances, closing)
-            within[m] = depth_at(100.0, distances, closing)
-            against = depth_at(100.0, distances, other)
-            if within[m] + against > 0.0:
-                lead[m] = (within[m] - against) / (within[m] + against)
-    slippage_usd = sum(size[m] * slip[m] / 1e4 for m in held)
 
-    def by_notional(values: dict[int, float]) -> float:
-        return sum(size[m] * values[m] for m in held) / gross
+def _answer(look: Look, sweeps: Sweeps) -> Answer:
+    books = Books(look)
+    features = (
+        leverage(look, books)
+        | volatility(look, sweeps)
+        | order_book(look, books)
+        | pressure(look, books, sweeps)
+        | behaviour(look)
+        | venue(look, sweeps)
+    )
+    return Answer(features, figures(look, books), look.account.moved)
 
-    terms = {m: s.terms.get(m, (NAN,) * 5) for m in held}
-    carry = sum(notional[m] * s.funding.get(m, NAN) * DAY_S / terms[m][4] for m in held)
-    unrealised = sum(p.quantity * (marks[m] - p.entry) for m, p in held.items())
-    sigma_day = sigma(exposures["mean"]) * math.sqrt(DAY_S)
-    hazards = prior_hazards(nearness["slow"])
-    least = 1e-12 * gross
-    fast, slow = sigma(exposures["1h"]), sigma(exposures["48h"])
-    trend = NAN
-    if not math.isnan(fast + slow):
-        trend = math.log(max(fast, least) / max(slow, least))
-    features = {
+
+# ---- leverage
+
+
+def leverage(look: Look, books: Books) -> dict[str, float]:
+    gross, equity = look.gross, look.equity
+    carry = 0.0
+    for m, market in look.markets.items():
+        rate = market.funding[-1][1] if market.funding else NAN
+        carry += look.notional[m] * rate * DAY_S / market.terms[4]
+    unrealised = sum(p.quantity * (look.markets[m].mark - p.entry) for m, p in look.held.items())
+    basis = sum(
+        look.notional[m] * (market.mark / market.bars[-1].index - 1.0) if market.bars else NAN
+        for m, market in look.markets.items()
+    )
+    closing = books.slippage_usd(1.0) + sum(look.closing_fee.values())
+    return {
         "effective_leverage": over(gross, equity),
-        "net_leverage": over(abs(sum(notional.values())), equity),
-        "margin_ratio": ratio,
-        "initial_margin_use": over(initial, collateral),
-        "buffer_over_notional": buffer / gross,
-        "distance_to_liquidation": nearest,
-        "concentration": sum((x / gross) ** 2 for x in size.values()),
+        "net_leverage": over(abs(sum(look.notional.values())), equity),
+        "margin_ratio": look.ratio,
+        "initial_margin_use": over(look.initial, look.collateral),
+        "buffer_over_notional": look.buffer / gross,
+        "distance_to_liquidation": smallest(list(look.distances.values())),
+        "concentration": sum((size / gross) ** 2 for size in look.size.values()),
         "funding_carry_day": over(carry, equity),
         "unrealised_return": over(unrealised, equity),
-        "haircut_share": over(haircut, equity),
+        "haircut_share": over(look.haircut, equity),
         "log_equity": NAN if math.isnan(equity) else math.log10(max(equity, 0.01)),
-        "buffer_over_sigma": nearness["mean"],
-        "buffer_over_sigma_1h": nearness["1h"],
-        "buffer_over_sigma_6h": nearness["6h"],
-        "buffer_over_sigma_48h": nearness["48h"],
-        "buffer_over_sigma_har": nearness["har"],
-        "buffer_over_sigma_slow": nearness["slow"],
-        "portfolio_sigma_day": sigma_day / gross,
+        "effective_buffer_over_notional": look.shown / gross,
+        "cushion_over_closing_cost": over(sum(look.needed.values()), closing),
+        "long_share": sum(max(dollars, 0.0) for dollars in look.notional.values()) / gross,
+        "volatile_collateral_share": over(sum(map(abs, look.moving.values())), look.pledged),
+        "funding_against_day": carry / gross,
+        "basis_against": basis / gross,
+    }
+
+
+# ---- volatility
+
+
+def volatility(look: Look, sweeps: Sweeps) -> dict[str, float]:
+    collateral, buffer, gross = look.collateral, look.buffer, look.gross
+    fast, slow = sigma(look.exposures["1h"]), sigma(look.exposures["48h"])
+    least = 1e-12 * gross
+    trend = NAN if math.isnan(fast + slow) else math.log(max(fast, least) / max(slow, least))
+    hazards = sweeps.prior_logits(look)
+    worst = largest([look.sigma_day(e) for e in ("1h", "6h", "48h")])
+    together = sum(look.notional.values()) + sum(look.moving.values())
+    nearest = smallest(list(look.distances.values()))
+    jump = NAN
+    if not math.isnan(nearest):
+        # a jump every other day, one of two against the position, larger than x with (3% / x) cubed
+        rate = 0.5 * 0.5 * min((0.03 / max(nearest, 1e-12)) ** 3, 1.0)
+        jump = logit_of(1.0 - math.exp(-rate))
+    bankrupt = look.to_bankruptcy
+    jumps = sum(look.size[m] * jump_share(market.points) for m, market in look.markets.items())
+    return {
+        "buffer_over_sigma": look.nearness("mean"),
+        "buffer_over_sigma_1h": look.nearness("1h"),
+        "buffer_over_sigma_6h": look.nearness("6h"),
+        "buffer_over_sigma_48h": look.nearness("48h"),
+        "buffer_over_sigma_har": look.nearness("har"),
+        "buffer_over_sigma_slow": look.nearness("slow"),
+        "buffer_over_sigma_ahead_1h": look.nearness("ahead_1h"),
+        "buffer_over_sigma_ahead_8h": look.nearness("ahead_8h"),
+        "buffer_over_sigma_ahead_24h": look.nearness("ahead_24h"),
+        "effective_buffer_over_sigma": look.shown_nearness("prior"),
+        "portfolio_sigma_day": look.sigma_day("mean") / gross,
         "volatility_trend": trend,
-        "jump_share": by_notional({m: jump_share(s.marks.get(m, [])) for m in held}),
-        "undiversified_share": over(sigma(exposures["6h"]), sum(abs(part) for part in exposures["6h"])),
+        "jump_share": jumps / gross,
+        "undiversified_share": over(sigma(look.exposures["6h"]), sum(map(abs, look.parts["6h"]))),
         "prior_hazard_1h": hazards[0],
         "prior_hazard_8h": hazards[1],
         "prior_hazard_24h": hazards[2],
-        "spread_bps": by_notional(spread),
-        "slippage_to_close_bps": by_notional(slip),
-        "slippage_over_buffer": over(slippage_usd, buffer),
-        "position_over_depth": largest([over(size[m], within[m]) for m in held]),
+        "var_99_over_collateral": over(2.326347874040841 * look.sigma_day("mean"), collateral),
+        "shortfall_975_over_collateral": over(2.3378027922014 * worst, collateral),
+        "stress_market_over_buffer": over(0.1 * abs(together), buffer),
+        "stress_sigmas_over_buffer": over(
+            3.0 * abs(sum(look.exposures["48h"])) * math.sqrt(DAY_S), buffer
+        ),
+        "stress_single_over_buffer": over(0.2 * largest(list(look.size.values())), buffer),
+        "jump_hazard_24h": jump,
+        "bankruptcy_hazard_24h": NAN if math.isnan(bankrupt) else logit_of(bounded(passage(bankrupt))),
+        "equity_over_sigma": bankrupt,
+    }  # fmt: skip
+
+
+# ---- books, open interest, volume
+
+
+def is_known(book: Book | None, now_us: int) -> bool:
+    """A book that is crossed, or older than an hour, is missing."""
+    return book is not None and not book.is_crossed and now_us - book.time_us <= HOUR
+
+
+def usual(terms: Sequence[tuple[float, float]], half_life_us: float = DAY) -> float:
+    """Mean of (value, microseconds that it stood), half forgotten in a day; only time with a value counts."""
+    clock = 0.0
+    known = []
+    for value, stood_us in terms:
+        if not math.isnan(value):
+            clock += stood_us
+            known.append((clock, value, stood_us / SECOND))
+    return decayed([(int(end), value, seconds) for end, value, seconds in known], half_life_us / HOUR)
+
+
+def log_ratio(value: float, mean: float) -> float:
+    """Within 10 either way; what never was usual is as usual."""
+    if math.isnan(value):
+        return NAN
+    if math.isnan(mean):
+        return 0.0
+    return min(max(math.log(max(value, 1e-12)) - math.log(max(mean, 1e-12)), -10.0), 10.0)
+
+
+def spread_of(book: Book) -> float:
+    return (book.ask - book.bid) / ((book.ask + book.bid) / 2)
+
+
+class Books:
+    """What closing an account's positions meets; NaN where a book is missing."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.side = {m: 0 if held.quantity > 0.0 else 1 for m, held in look.held.items()}
+        self.book: dict[int, Book] = {}
+        for m, market in look.markets.items():
+            newest = market.books[-1] if market.books else None
+            if newest is not None and is_known(newest, look.world.now_us):
+                self.book[m] = newest
+
+    def depth(self, market: int, bps: float, side: int) -> float:
+        book = self.book.get(market)
+        return NAN if book is None or not book.levels else depth_at(bps, *book.side(side))
+
+    def closing(self, market: int, bps: float) -> float:
+        return self.depth(market, bps, self.side[market])
+
+    def slippage(self, market: int, share: float) -> float:
+        book = self.book.get(market)
+        if book is None:
+            return NAN
+        return slippage_bps(share * self.look.size[market], *book.side(self.side[market]))
+
+    def slippage_usd(self, share: float) -> float:
+        """What the whole position would lose at the slippage of a share of it."""
+        return sum(size * self.slippage(m, share) / 1e4 for m, size in self.look.size.items())
+
+    def spread(self, market: int) -> float:
+        return spread_of(self.book[market]) if market in self.book else NAN
+
+    def usual_spread(self, market: int) -> float:
+        books = self.look.markets[market].books
+        return usual([
+            (NAN if book.is_crossed else spread_of(book), after.time_us - book.time_us)
+            for book, after in pairwise(books)
+        ])  # fmt: skip
+
+    def usual_depth(self, market: int) -> float:
+        books = self.look.markets[market].books
+        return usual([
+            (NAN if book.is_crossed or not book.levels
+             else depth_at(100.0, *book.side(self.side[market])), after.time_us - book.time_us)
+            for book, after in pairwise(books)
+        ])  # fmt: skip
+
+
+def order_book(look: Look, books: Books) -> dict[str, float]:
+    def by_notional(value: Callable[[int], float]) -> float:
+        return sum(size * value(m) for m, size in look.size.items()) / look.gross
+
+    def most(scale: Callable[[int], float]) -> float:
+        return largest([over(size, scale(m)) for m, size in look.size.items()])
+
+    def lead(market: int) -> float:
+        closing, other = (books.depth(market, 100.0, side) for side in (0, 1))
+        if closing + other == 0.0:
+            return NAN
+        return (closing - other) / (closing + other) * (1 if books.side[market] == 0 else -1)
+
+    return {
+        "spread_bps": by_notional(lambda m: books.spread(m) * 1e4),
+        "slippage_to_close_bps": by_notional(lambda m: books.slippage(m, 1.0)),
+        "slippage_over_buffer": over(books.slippage_usd(1.0), look.buffer),
+        "position_over_depth": most(lambda m: books.closing(m, 100.0)),
         "depth_imbalance": by_notional(lead),
-        "position_over_open_interest": largest([over(size[m], s.interest.get(m, NAN)) for m in held]),
+        "position_over_open_interest": most(lambda m: interest(look.markets[m])),
+        "position_over_depth_25bps": most(lambda m: books.closing(m, 25.0)),
+        "position_over_depth_2pct": most(lambda m: books.closing(m, 200.0)),
+        "slippage_quarter_bps": by_notional(lambda m: books.slippage(m, 0.25)),
+        "slippage_double_bps": by_notional(lambda m: books.slippage(m, 2.0)),
+        "depth_change": by_notional(lambda m: log_ratio(books.closing(m, 100.0), books.usual_depth(m))),
+        "spread_change": by_notional(lambda m: log_ratio(books.spread(m), books.usual_spread(m))),
+        "position_over_volume": most(lambda m: volume_a_day(look.markets[m])),
+        "open_interest_change": by_notional(
+            lambda m: log_ratio(interest(look.markets[m]), usual_interest(look.markets[m]))
+        ),
     }
-    oldest = min((s.marks[m][-1][0] if m in s.marks else -1) for m in held)
-    figures = {
-        "EQUITY_USD": equity,
-        "COLLATERAL_USD": collateral,
-        "INITIAL_MARGIN_USD": initial,
-        "MAINTENANCE_MARGIN_USD": maintenance,
-        "GROSS_NOTIONAL_USD": gross,
-        "MARGIN_RATIO": ratio,
-        "BUFFER_OVER_SIGMA_DAY": nearness["mean"],
-        "SIGMA_DAY_USD": sigma_day,
-        "CLOSING_COST_USD": slippage_usd + sum(size[m] * terms[m][3] for m in held),
-        "STATIC_INITIAL_RATE": initial / gross,
-        "STATIC_MAINTENANCE_RATE": sum(needed.values()) / gross,
-        "FIGURE_INITIAL_IN_FORCE": s.in_force[0],
-        "FIGURE_MAINTENANCE_IN_FORCE": s.in_force[1],
-        "MARK_AGE_S": (s.now_us - oldest) / SECOND if oldest >= 0 else NAN,
-        "OPEN_POSITIONS": float(len(held)),
+
+
+def interest(market: Market) -> float:
+    return market.bars[-1].interest if market.bars else NAN
+
+
+def usual_interest(market: Market) -> float:
+    bars = market.bars
+    return usual([(bar.interest, after.time_us - bar.time_us)
+                  for bar, after in pairwise(bars)])  # fmt: skip
+
+
+def volume_a_day(market: Market) -> float:
+    """Volume over the time that the bars which tell it cover, weights halved by a day of such time."""
+    bars = market.bars
+    traded = [(after.volume, after.time_us - bar.time_us) for bar, after in pairwise(bars)]
+    traded = [(volume, covered_us) for volume, covered_us in traded if not math.isnan(volume)]
+    if not traded:
+        return NAN
+    later_us = [sum(covered_us for _, covered_us in traded[k + 1 :]) for k in range(len(traded))]
+    known_us = sum(covered_us for _, covered_us in traded)
+    faded = sum(volume * remaining(later, DAY) for (volume, _), later in zip(traded, later_us, strict=True))
+    # a day's volume, had it come evenly: all weights together are (1 - 2 ** -days) / log 2 days
+    return faded * math.log(2.0) / (1.0 - remaining(known_us, DAY))
+
+
+# ---- liquidation pressure
+
+
+def pressure(look: Look, books: Books, sweeps: Sweeps) -> dict[str, float]:
+    names = ("pressure_1pct", "pressure_3pct", "pressure_10pct", "pressure_opposite_3pct",
+             "forced_over_open_interest", "queue_over_open_interest", "distance_past_ignition")  # fmt: skip
+    by_notional = dict.fromkeys(names, 0.0)
+    ahead, ignitions = [], []
+    for m, size in look.size.items():
+        market, side, pressed = look.markets[m], books.side[m], sweeps.pressed.get(m)
+        share = size / look.gross
+        away = log_distance(look.distances[m], side)
+        if pressed is None:
+            within = {move: NAN for move in (0.01, 0.03, 0.1)}
+            back = before = ignition = NAN
+        else:
+            within = {move: pressed.within(side, move, market.mark) for move in (0.01, 0.03, 0.1)}
+            back = pressed.within(1 - side, 0.03, market.mark)
+            before = NAN if math.isnan(away) else pressed.before(side, away, market.mark)
+            ignition = pressed.ignition(side, market.mark)
+        if not (m in books.book and books.book[m].levels):
+            ignition = NAN
+        by_notional["pressure_1pct"] += share * over(within[0.01], books.closing(m, 100.0))
+        by_notional["pressure_3pct"] += share * over(within[0.03], books.closing(m, 300.0))
+        by_notional["pressure_10pct"] += share * over(within[0.1], books.closing(m, 1_000.0))
+        by_notional["pressure_opposite_3pct"] += share * over(back, books.depth(m, 300.0, 1 - side))
+        by_notional["forced_over_open_interest"] += share * over(within[0.1], interest(market))
+        by_notional["queue_over_open_interest"] += share * over(before, interest(market))
+        by_notional["distance_past_ignition"] += share * (
+            NAN if math.isnan(away) else min(away, REACH) - ignition
+        )
+        ahead.append(over(before, NAN if math.isnan(away) else books.closing(m, away * 1e4)))
+        ignitions.append(over(ignition, look.sigma_of(m)["48h"] * math.sqrt(DAY_S)))
+    return by_notional | {
+        "queue_ahead_over_depth": largest(ahead),
+        "ignition_over_sigma": smallest(ignitions),
     }
-    return Answer(features, figures, s.moved)
+
+
+# ---- behaviour
+
+
+def behaviour(look: Look) -> dict[str, float]:
+    account, now_us, equity = look.account, look.world.now_us, look.equity
+
+    def lately(terms: Sequence[tuple[int, float]]) -> float:
+        return math.fsum(value * remaining(now_us - time_us, FADE_US) for time_us, value in terms)
+
+    filled = 0.0 if kinds.FILL in look.world.seen else NAN
+    paid = 0.0 if kinds.TRANSFER in look.world.seen else NAN
+    outcomes = 0.0 if {kinds.FILL, kinds.DEFAULT} & look.world.seen else NAN
+    losses = 0
+    for fill in account.fills:
+        if fill.is_losing_close is not None:
+            losses = losses + 1 if fill.is_losing_close else 0
+    held_h = 0.0
+    for m, held in look.held.items():
+        hours = NAN if held.opened_us is None else (now_us - held.opened_us) / HOUR
+        held_h += look.size[m] * hours / look.gross
+    since_h = (now_us - account.liquidations[-1][0]) / HOUR if account.liquidations else FAR
+    added = [(fill.time_us, fill.notional) for fill in account.fills if fill.is_added_to_loser]
+    best, mean = best_equity(account), usual_equity(account)
+    age_us = NAN if account.opened_us is None else now_us - account.opened_us
+    return {
+        "turnover": filled + over(lately([(fill.time_us, fill.notional) for fill in account.fills]), equity),
+        "fills": filled + lately([(fill.time_us, 1.0) for fill in account.fills]),
+        "added_to_losers": filled + over(lately(added), equity),
+        "loss_streak": filled + losses,
+        "holding_hours": NAN if math.isnan(held_h) else math.log10(max(held_h, 1e-3)),
+        "paid_in": paid + over(lately([(t.time_us, max(t.dollars, 0.0)) for t in account.transfers]), equity),
+        "paid_out": paid
+        + over(lately([(t.time_us, max(-t.dollars, 0.0)) for t in account.transfers]), equity),
+        "rescues": paid + lately([(t.time_us, 1.0) for t in account.transfers if t.is_rescue]),
+        "past_liquidations": outcomes + lately([(time_us, 1.0) for time_us, _ in account.liquidations]),
+        "hours_since_liquidation": outcomes + min(since_h, FAR),
+        "drawdown": NAN if math.isnan(best) else max(over(best - equity, best), 0.0),
+        "equity_change": NAN
+        if math.isnan(equity)
+        else log_ratio(max(equity, 0.01), NAN if math.isnan(mean) else max(mean, 0.01))
+        + (NAN if math.isnan(mean) else 0.0),
+        "lowest_margin_ratio": lowest_ratio(account),
+        "open_orders": account.open_orders,
+        "account_age": NAN if math.isnan(age_us) else math.log10(max(age_us / DAY, 0.01)),
+    }
+
+
+# ---- owner, staleness, regime
+
+
+def venue(look: Look, sweeps: Sweeps) -> dict[str, float]:
+    accounts, ratio = sweeps.owner(look)
+    world, markets = look.world, list(look.markets.values())
+    moving = [asset for asset, _ in look.balances.values() if asset.moves]
+    return {
+        "owner_accounts": accounts,
+        "owner_margin_ratio": ratio,
+        "book_age_s": age_s(world, [m.books[-1].time_us if m.books else None for m in markets]),
+        "funding_age_s": age_s(world, [m.funding[-1][0] if m.funding else None for m in markets]),
+        "mark_age_s": mark_age_s(look),
+        "asset_price_age_s": age_s(world, [a.points[-1][0] if a.points else None for a in moving]),
+        "account_age_s": age_s(world, [look.account.changed_us]),
+        "outcome_ratio": sweeps.outcome_ratio(world, kinds.DEFAULT in world.seen),
+        "forecast_ratio": sweeps.forecast_ratio(),
+    }
+
+
+def mark_age_s(look: Look) -> float:
+    return age_s(look.world, [m.bars[-1].time_us if m.bars else None for m in look.markets.values()])
+
+
+def age_s(world: World, times_us: Sequence[int | None]) -> float:
+    """Of the oldest, NaN where one never was; 0 of none."""
+    ages = [NAN if time_us is None else (world.now_us - time_us) / SECOND for time_us in times_us]
+    return largest(ages) if ages else 0.0
+
+
+# ---- figures
+
+
+def figures(look: Look, books: Books) -> dict[str, float]:
+    return {
+        "EQUITY_USD": look.equity,
+        "COLLATERAL_USD": look.collateral,
+        "INITIAL_MARGIN_USD": look.initial,
+        "MAINTENANCE_MARGIN_USD": look.maintenance,
+        "GROSS_NOTIONAL_USD": look.gross,
+        "MARGIN_RATIO": look.ratio,
+        "BUFFER_OVER_SIGMA_DAY": look.nearness("mean"),
+        "SIGMA_DAY_USD": look.sigma_day("mean"),
+        "CLOSING_COST_USD": books.slippage_usd(1.0) + sum(look.closing_fee.values()),
+        "STATIC_INITIAL_RATE": look.initial / look.gross,
+        "STATIC_MAINTENANCE_RATE": sum(look.needed.values()) / look.gross,
+        "FIGURE_INITIAL_IN_FORCE": look.account.in_force[0],
+        "FIGURE_MAINTENANCE_IN_FORCE": look.account.in_force[1],
+        "MARK_AGE_S": mark_age_s(look),
+        "OPEN_POSITIONS": float(len(look.held)),
+    }

@@ -1,22 +1,27 @@
 """One price, one book, one buffer: the estimators of `features`, slow and obvious.
 
 Variances are weighted sums over all returns instead of recursions, sigma is a double loop over a
-correlation matrix, slippage is an integral over the depth curve.
+correlation matrix, slippage is an integral over the depth curve. Parameters that were fitted are data, and
+come from where they are kept.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
+
+from features.structural import LAPSE_POWER, LAPSES_A_DAY, VARIANCE_LOG_SD
 
 CORRELATION = 0.75
 SECOND, HOUR = 1_000_000, 3_600_000_000
 DAY_S = 86_400.0
 NAN = math.nan
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
-LOG_SD = 1.1
+LOG_SD = VARIANCE_LOG_SD
 FLOOR, CEILING = 1e-9, 0.98
 
 
@@ -67,11 +72,15 @@ def window(points: Points, hours: int) -> float:
     last = points[-1][0]
     known = (last - points[0][0]) / SECOND
     since = ((last - 1) // HOUR - hours + 1) * HOUR
-    realised = math.fsum(
+    return realised(points, since) / min(known, (last - since) / SECOND)
+
+
+def realised(points: Points, since: int) -> float:
+    """Sum of squared returns since then; one that began before counts for the part of its time after."""
+    return math.fsum(
         r * r * max(end - max(end - seconds * SECOND, since), 0.0) / (seconds * SECOND)
         for end, r, seconds in returns(points)
     )
-    return realised / min(known, (last - since) / SECOND)
 
 
 def har(points: Points) -> float:
@@ -98,9 +107,23 @@ def ended_hours(points: Points) -> list[tuple[int, float]]:
     for number in range(1, len(points)):
         (before, _), (end, _) = points[number - 1], points[number]
         if end - points[0][0] >= 12 * HOUR:
-            day = max(window(points[: number + 1], 24), LEAST)
+            day = max(_day(points[0][0], tuple(points[_since(points, number) : number + 1])), LEAST)
             found += [(hour, day) for hour in range(before // HOUR + 1, end // HOUR + 1)]
     return found
+
+
+def _since(points: Points, number: int) -> int:
+    """The last point before the clock hours that a day's window at this one reaches into."""
+    return max(bisect_left(points, (points[number][0] - 25 * HOUR, 0.0)) - 1, 0)
+
+
+@cache
+def _day(first_us: int, recent: tuple[tuple[int, float], ...]) -> float:
+    """Mean variance of a price known since then over the last day; asked again for every later moment."""
+    last = recent[-1][0]
+    since = ((last - 1) // HOUR - 23) * HOUR
+    known = (last - first_us) / SECOND
+    return realised(list(recent), since) / min(known, (last - since) / SECOND)
 
 
 def typical_and_average(points: Points) -> tuple[float, float]:
@@ -241,18 +264,43 @@ def survival(buffer_over_sigma: float) -> float:
     )  # fmt: skip
 
 
+def bounded(probability: float) -> float:
+    return min(max(probability, FLOOR), CEILING)
+
+
 def logit_of(probability: float) -> float:
-    bounded = min(max(probability, FLOOR), CEILING)
-    return math.log(bounded / (1 - bounded))
+    return math.log(bounded(probability) / (1 - bounded(probability)))
+
+
+def touching(nearness_day: float) -> list[float]:
+    """Probabilities of touching within 1 h, in 1-8 h given not before, in 8-24 h given not before."""
+    # at the barrier and beyond it what is left is the limit as the buffer goes to nothing
+    near = max(nearness_day, 1e-6)
+    ends = [near * math.sqrt(24), near * math.sqrt(3), near]
+    later = [(passage(end) - passage(before)) / survival(before) for before, end in pairwise(ends)]
+    return [bounded(hazard) for hazard in (passage(ends[0]), *later)]
+
+
+def prior(nearness_day: float, margin_ratio: float, forecast_ratio: float) -> list[float]:
+    """Probabilities of touching, odds moved by the venue's forecast, or of a lapse, in the same spans."""
+    if math.isnan(nearness_day) or math.isnan(margin_ratio):
+        return [NAN, NAN, NAN]
+    rate = LAPSES_A_DAY / max(margin_ratio, 1.0) ** LAPSE_POWER
+    hazards = []
+    for hazard, hours in zip(touching(nearness_day), (1, 7, 16), strict=True):
+        odds = hazard / (1 - hazard) * math.exp(forecast_ratio)
+        hazards.append(bounded(1 - (1 - odds / (1 + odds)) * math.exp(-rate * hours / 24)))
+    return hazards
+
+
+def prior_24h(nearness_day: float, margin_ratio: float, forecast_ratio: float) -> float:
+    hazards = prior(nearness_day, margin_ratio, forecast_ratio)
+    return 1 - math.prod(1 - hazard for hazard in hazards)
 
 
 def prior_hazards(nearness_day: float) -> tuple[float, float, float]:
     """Logits of touching within 1 h, in 1-8 h given not before, in 8-24 h given not before."""
     if math.isnan(nearness_day):
         return NAN, NAN, NAN
-    first = logit_of(passage(nearness_day * math.sqrt(24)))
-    # at the barrier and beyond it what is left is the limit as the buffer goes to nothing
-    near = max(nearness_day, 1e-6)
-    ends = [near * math.sqrt(24), near * math.sqrt(3), near]
-    hazards = [(passage(later) - passage(earlier)) / survival(earlier) for earlier, later in pairwise(ends)]
-    return first, logit_of(hazards[0]), logit_of(hazards[1])
+    first, second, third = (logit_of(hazard) for hazard in touching(nearness_day))
+    return first, second, third
