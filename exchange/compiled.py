@@ -1,8 +1,13 @@
-"""The one decorator for compiled functions, and where their machine code is kept.
+"""The decorators for compiled functions, and where their machine code is kept.
 
 Numba decides whether a cached function is fresh by the source file of that function alone; a
 kernel that inlines a function of another module would go on running that function's old code.
 The cache folder is therefore named by a digest of every source that may hold compiled code.
+
+Numba also optimises every function and turns it into machine code of its own before it is put into its
+callers, and again in each of them, which for deep kernels is most of the time that compiling takes. Here
+what one compiled function calls is handed on as it was lowered, and is optimised once, as a part of the
+function that Python calls.
 """
 
 from __future__ import annotations
@@ -15,6 +20,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+from numba.core import codegen, types
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher
 
 COMPILED_PACKAGES = ("exchange", "features", "models", "serving")
 
@@ -45,12 +53,79 @@ def cache_folder() -> Path | None:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+STRICT = {"nopython": True, "boundscheck": None, "error_model": "numpy", "fastmath": False}
+"""Strict IEEE arithmetic, division by zero gives inf or NaN as in numpy."""
+WITHIN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""What only compiled code calls needs no way in from Python."""
+
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on first call; strict IEEE arithmetic, division by zero gives inf or NaN as in numpy."""
+    return _compiled(function, {})
+
+
+def lean(function: Callable[P, R]) -> Callable[P, R]:
+    """`compiled` for functions that make no arrays: references to those they are given are not counted.
+
+    Counting them takes nearly half the time of kernels that hand many arrays on. Numba refuses to compile
+    what would make an array.
+    """
+    return _compiled(function, {"_nrt": False})
+
+
+def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     folder = cache_folder()
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
-    if folder is None:
-        return numba.njit(**options)(function)
-    numba.config.CACHE_DIR = str(folder)
-    return numba.njit(cache=True, **options)(function)
+    if numba.config.DISABLE_JIT:
+        return function
+    made = _Compiled(py_func=function, targetoptions=STRICT | options)
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)
+        made.enable_caching()
+    return made
+
+
+class _Compiled(CPUDispatcher):  # type: ignore[misc]
+    """A function as Python calls it; other compiled functions take `part`, which is not yet machine code."""
+
+    def __init__(self, py_func: Callable[..., Any], targetoptions: dict[str, Any], **options: Any) -> None:
+        super().__init__(py_func, targetoptions=targetoptions, **options)
+        self.part = CPUDispatcher(py_func, targetoptions=targetoptions | WITHIN, pipeline_class=_PartCompiler)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return types.Dispatcher(self.part)
+
+
+class _PartCompiler(Compiler):  # type: ignore[misc]
+    def define_pipelines(self) -> Any:
+        self.state.library = _Part(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        return super().define_pipelines()
+
+
+class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """Code of a function and of all it calls, to be linked into others."""
+
+    def finalize(self) -> None:
+        """Link what it calls, and leave optimisation and machine code to whoever is linked with this."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalize_dynamic_globals()
+        self._declare_environments()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """No address, as there is no machine code."""
+        self._ensure_finalized()
+        return 0
+
+    def _declare_environments(self) -> None:
+        """Make room for the pointers to constants and globals that numba fills for every function."""
+        engine = self._codegen._engine
+        names = [each.name for each in self._final_module.global_variables]
+        missing = [n for n in names if n.startswith("_ZN08NumbaEnv") and not engine.is_symbol_defined(n)]
+        if missing:
+            text = "\n".join(f'@"{name}" = common global ptr null' for name in missing)
+            engine.add_module(codegen.ll.parse_assembly(text))
+            engine.finalize_object()

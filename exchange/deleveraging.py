@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from exchange.compiled import compiled
 from exchange.contracts import FloatArray
@@ -137,21 +138,44 @@ def take_pro_rata(weight: FloatArray, size: FloatArray, amount: float) -> FloatA
     What a capped position cannot give is shared among the others again. Nothing from rows whose weight is
     NaN or not above zero. Less than `amount` in all where all sizes together are less.
     """
-    taken = np.zeros(size.shape[0])
-    # from the row that its size caps at the lowest level up, each takes its part of what is left
-    order = np.argsort(np.where(weight > 0.0, size / weight, math.inf), kind="mergesort")
-    weight_from = np.zeros(size.shape[0] + 1)
-    for place in range(size.shape[0] - 1, -1, -1):
+    rows = size.shape[0]
+    level = np.empty(rows)
+    for row in range(rows):
+        level[row] = capping_level(weight[row], size[row])
+    taken = np.empty(rows)
+    share_pro_rata(weight, size, amount, np.argsort(level, kind="mergesort"), np.empty(rows + 1), taken)
+    return taken
+
+
+@compiled
+def capping_level(weight: float, size: float) -> float:
+    """Share of its weight at which a position is closed whole; infinity without a weight above zero."""
+    return size / weight if weight > 0.0 else math.inf
+
+
+@compiled
+def share_pro_rata(
+    weight: FloatArray, size: FloatArray, amount: float, order: npt.NDArray[np.int64],
+    weight_from: FloatArray, taken: FloatArray,
+) -> None:  # fmt: skip
+    """`take_pro_rata` into `taken`, where rows are given in `order` of their capping levels.
+
+    All have n rows but `weight_from`, which is overwritten and has one more.
+    """
+    rows = size.shape[0]
+    weight_from[rows] = 0.0
+    for place in range(rows - 1, -1, -1):
         row = order[place]
+        taken[row] = 0.0
         weight_from[place] = weight_from[place + 1] + (weight[row] if weight[row] > 0.0 else 0.0)
     left = amount
-    for place in range(size.shape[0]):
+    # from the row that its size caps at the lowest level up, each takes its part of what is left
+    for place in range(rows):
         row = order[place]
         if not (left > 0.0 and weight[row] > 0.0):
             break
         taken[row] = min(size[row], left * (weight[row] / weight_from[place]))
         left -= taken[row]
-    return taken
 
 
 @compiled

@@ -131,10 +131,10 @@ def test_compiled_code_goes_through_the_one_decorator() -> None:
     by_hand = [
         place for place in found(r"^\s*(import|from) numba\b", ".py") if "exchange/compiled.py" not in place
     ]
-    fail_if(by_hand, "Use `from exchange.compiled import compiled`: its cache knows every source:")
+    fail_if(by_hand, "Use `compiled` or `lean` of exchange.compiled, whose cache knows every source:")
     outside = [
         place
-        for place in found(r"^@compiled\b", ".py")
+        for place in found(r"^@(compiled|lean)\b", ".py")
         if not place.startswith((*(f"{name}/" for name in COMPILED_PACKAGES), "tests/"))
     ]
     fail_if(

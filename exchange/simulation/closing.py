@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from exchange.compiled import compiled
-from exchange.deleveraging import PRO_RATA, deleverage_price, rank, take_pro_rata
+from exchange.compiled import lean
+from exchange.deleveraging import PRO_RATA, capping_level, deleverage_price, rank, share_pro_rata
 from exchange.insurance import settle_close
 from exchange.liquidation import (
     goes_to_backstop,
@@ -46,6 +46,7 @@ from exchange.simulation.market import (
     send,
     tend_maker,
 )  # fmt: skip
+from exchange.simulation.sorting import sort_by
 from exchange.simulation.state import (
     ACTIVE,
     ACTIVE_QUEUE,
@@ -64,7 +65,13 @@ from exchange.simulation.state import (
     NIL,
     NONE,
     NOW_S,
+    ORDER_QUEUE,
+    RANK,
+    SIZE,
+    SORT_KEY,
+    TAKEN,
     TRADE,
+    WEIGHT,
     World,
     stamp,
     write,
@@ -72,13 +79,13 @@ from exchange.simulation.state import (
 from exchange.simulation.watch import unhang, watch
 
 
-@compiled
+@lean
 def log_event(world: World, account: int, kind: int, market: int, notional: int, shortfall: int) -> None:
     """Write a row of `default_events`; micro-dollars."""
     write(world, EVENTS, kind, stamp(world), account, market, notional, shortfall, NIL, NIL)
 
 
-@compiled
+@lean
 def look(world: World, account: int) -> float:
     """Look at an account: begin forced closing where it must, else hang it anew; its lowest margin ratio."""
     state = world.account[account]
@@ -111,7 +118,7 @@ def look(world: World, account: int) -> float:
     return ratio
 
 
-@compiled
+@lean
 def advance_closings(world: World) -> int:
     """One step of every forced closing that is due, in the order in which they began; how many are over.
 
@@ -155,7 +162,7 @@ def advance_closings(world: World) -> int:
     return over
 
 
-@compiled
+@lean
 def bankruptcy_ticks(world: World, account: int, only: int, market: int) -> int:
     """Bankruptcy price of a position in ticks, rounded in the account's favour: it never owes dust."""
     equity, _, _, _, _, own = figures(world, account, only)
@@ -171,7 +178,7 @@ def bankruptcy_ticks(world: World, account: int, only: int, market: int) -> int:
     return max(math.floor(price / row.tick), 1)
 
 
-@compiled
+@lean
 def _close(world: World, account: int, only: int, market: int) -> None:
     """One step of closing a position: through the book, with the fund's help, or against winners."""
     row = world.market[market]
@@ -203,7 +210,7 @@ def _close(world: World, account: int, only: int, market: int) -> None:
         _deleverage(world, account, market, lots, limit)
 
 
-@compiled
+@lean
 def _is_spent(world: World, account: int, only: int, market: int) -> bool:
     """Whether the fund cannot pay for even one more lot of a position that is worse than bankrupt at mark."""
     row = world.market[market]
@@ -214,7 +221,7 @@ def _is_spent(world: World, account: int, only: int, market: int) -> bool:
     return worse > 0 and world.purse[FUND] < worse * row.unit
 
 
-@compiled
+@lean
 def _hand_over(world: World, account: int, only: int) -> None:
     """The backstop takes positions over at their bankruptcy prices, as far as its margin and limit reach."""
     backstop = world.account.shape[0] - 1
@@ -238,7 +245,7 @@ def _hand_over(world: World, account: int, only: int) -> None:
     watch(world, backstop)
 
 
-@compiled
+@lean
 def work_out(world: World, elapsed_s: float) -> None:
     """The backstop sells what it took over, a little at a time."""
     backstop = world.account.shape[0] - 1
@@ -256,7 +263,7 @@ def work_out(world: World, elapsed_s: float) -> None:
     look(world, backstop)
 
 
-@compiled
+@lean
 def _settle(world: World, account: int) -> None:
     """Forced closing is over: settle what the account owes and say what it cost."""
     state = world.account[account]
@@ -283,15 +290,17 @@ def _settle(world: World, account: int) -> None:
 # ---- deleveraging
 
 
-@compiled
-def _make_ranking(world: World, market: int, side: int) -> np.ndarray:
-    """Rank everybody whose position is opposite to `side` (1: losers are long); their ranks, falling."""
+@lean
+def _make_ranking(world: World, market: int, side: int) -> int:
+    """Rank everybody whose position is opposite to `side` (1: losers are long); how many.
+
+    Their ranks, falling, are in `world.scratch[RANK]`.
+    """
     mark = world.market[market].mark
-    accounts = world.account.shape[0]
-    scores = np.empty(accounts)
-    who = np.empty(accounts, np.int64)
+    before = world.scratch[RANK]
+    who = world.queue[ORDER_QUEUE]
     count = 0
-    for account in range(accounts):
+    for account in range(world.account.shape[0]):
         if not holds(world, account, market) or world.position[account, market].lots * side > 0:
             continue
         state = world.account[account]
@@ -312,22 +321,21 @@ def _make_ranking(world: World, market: int, side: int) -> np.ndarray:
             chance,
         )  # fmt: skip
         # those on no list come last: somebody has to be on the other side
-        scores[count] = -score if not math.isnan(score) else math.inf
+        before[count] = -score if not math.isnan(score) else math.inf
         who[count] = account
         count += 1
-    order = np.argsort(scores[:count], kind="mergesort")
+    sort_by(before, who, count)
     entry = world.ranking[market, 0 if side > 0 else 1]
     entry[0] = world.clock[NOW_S]
     entry[1] = count
     entry[2] = 0
-    ranks = np.empty(count)
     for number in range(count):
-        entry[3 + number] = who[order[number]]
-        ranks[number] = -scores[order[number]]
-    return ranks
+        entry[3 + number] = who[number]
+        before[number] = -before[number]
+    return count
 
 
-@compiled
+@lean
 def _bearable(world: World, account: int, market: int, side: int, ticks: int) -> int:
     """Lots of a winner that can be closed at a price before all that stands behind them is used up."""
     row = world.market[market]
@@ -339,7 +347,7 @@ def _bearable(world: World, account: int, market: int, side: int, ticks: int) ->
     return min(held, micro(max(equity, 0.0)) // loss)
 
 
-@compiled
+@lean
 def _next_winner(world: World, market: int, side: int, loser: int, ticks: int) -> int:
     """The account to be deleveraged next, -1 for none; remembers its place."""
     entry = world.ranking[market, 0 if side > 0 else 1]
@@ -360,7 +368,7 @@ def _next_winner(world: World, market: int, side: int, loser: int, ticks: int) -
     return -1
 
 
-@compiled
+@lean
 def _deleverage(world: World, account: int, market: int, lots: int, limit: int) -> None:
     """Close `lots` against winners, first in rank first; what no winner can take stays for the next step."""
     row = world.market[market]
@@ -381,18 +389,25 @@ def _deleverage(world: World, account: int, market: int, lots: int, limit: int) 
         lots -= part
 
 
-@compiled
+@lean
 def _share_out(world: World, account: int, market: int, lots: int, ticks: int, limit: int) -> int:
     """Close lots against all winners in proportion to their profit, none beyond its position; lots closed."""
     side = 1 if world.position[account, market].lots > 0 else -1
-    score = _make_ranking(world, market, side)
+    count = _make_ranking(world, market, side)
     entry = world.ranking[market, 0 if side > 0 else 1]
-    size = np.empty(score.shape[0])
-    for number in range(score.shape[0]):
+    profit, size, taken = world.scratch[RANK], world.scratch[SIZE], world.scratch[TAKEN]
+    level, order = world.scratch[SORT_KEY], world.queue[ORDER_QUEUE]
+    for number in range(count):
         size[number] = abs(world.position[entry[3 + number], market].lots)
+        level[number] = capping_level(profit[number], size[number])
+        order[number] = number
+    sort_by(level, order, count)
+    share_pro_rata(
+        profit[:count], size[:count], float(lots), order[:count], world.scratch[WEIGHT][: count + 1],
+        taken[:count],
+    )  # fmt: skip
     left = lots
-    taken = take_pro_rata(score, size, float(lots))
-    for number in range(score.shape[0]):
+    for number in range(count):
         winner = entry[3 + number]
         held = world.position[winner, market].lots
         if held * side >= 0 or winner == account:
@@ -404,7 +419,7 @@ def _share_out(world: World, account: int, market: int, lots: int, ticks: int, l
     return lots - left
 
 
-@compiled
+@lean
 def _set_off(world: World, account: int, winner: int, market: int, part: int, ticks: int, limit: int) -> None:
     """Close lots of a loser against a winner at a price in ticks."""
     row = world.market[market]

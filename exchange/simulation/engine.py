@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.simulation.chance import substream
 from exchange.simulation.closing import advance_closings, look, work_out
 from exchange.simulation.ledger import snapshot
 from exchange.simulation.market import count_makers, move, settle_funding
+from exchange.simulation.sorting import sort_by
 from exchange.simulation.state import (
     ABSENT,
     ACTIVE,
@@ -32,7 +33,9 @@ from exchange.simulation.state import (
     PRESENT,
     RECORDING,
     RUNNING_S,
+    SORT_KEY,
     TICK,
+    VISIT_QUEUE,
     World,
     moment,
 )  # fmt: skip
@@ -49,7 +52,7 @@ PRICE_SLACK = 0.0005
 """By how much a mark may leave the outside price's range within a calm minute when the worst is tried."""
 
 
-@compiled
+@lean
 def set_clock(world: World, now_s: int) -> None:
     """Go on to a second."""
     if world.clock[NOW_S] != now_s:
@@ -57,7 +60,7 @@ def set_clock(world: World, now_s: int) -> None:
         world.clock[TICK] = 0
 
 
-@compiled
+@lean
 def _record_bars(world: World) -> None:
     """A row for every market, and a new bar begins."""
     for market in range(world.market.shape[0]):
@@ -88,7 +91,7 @@ def _record_bars(world: World) -> None:
         row.paid = np.nan
 
 
-@compiled
+@lean
 def _mind_makers(world: World) -> None:
     """Makers see to their margin; their positions change with every order, so each of them is looked at."""
     count_makers(world)
@@ -98,7 +101,7 @@ def _mind_makers(world: World) -> None:
             look(world, account)
 
 
-@compiled
+@lean
 def _call_margin(world: World) -> None:
     """Look at every account whose prices were reached."""
     count = collect_due(world, AT_MARK)
@@ -109,7 +112,7 @@ def _call_margin(world: World) -> None:
         come_near(world, account, before)
 
 
-@compiled
+@lean
 def _close_by_force(world: World) -> None:
     """Go on with forced closing; whoever is free again is looked at anew."""
     over = advance_closings(world)
@@ -120,7 +123,7 @@ def _close_by_force(world: World) -> None:
             wiped_out(world, account)
 
 
-@compiled
+@lean
 def _deepen(world: World) -> None:
     """Books follow the open interest of their markets."""
     weight = min(HOUR_S / (world.settings[0].depth_days * DAY_S), 1.0)
@@ -131,7 +134,7 @@ def _deepen(world: World) -> None:
         row.base_depth += weight * (calm_usd - row.base_depth)
 
 
-@compiled
+@lean
 def _look_at_all(world: World) -> None:
     """Look at every account that holds anything, as funding has changed them all."""
     for account in range(world.account.shape[0]):
@@ -139,7 +142,7 @@ def _look_at_all(world: World) -> None:
             look(world, account)
 
 
-@compiled
+@lean
 def _daily(world: World) -> None:
     """The whole venue as it stands at midnight."""
     for account in range(world.account.shape[0]):
@@ -147,7 +150,7 @@ def _daily(world: World) -> None:
             snapshot(world, account, moment(world))
 
 
-@compiled
+@lean
 def _move_all(
     world: World, minute: int, second: int, elapsed_s: float, opening: np.ndarray, high: np.ndarray,
     low: np.ndarray, close: np.ndarray, key: np.uint64,
@@ -164,7 +167,7 @@ def _move_all(
         move(world, market, price, elapsed_s)
 
 
-@compiled
+@lean
 def _set_worst(world: World, minute: int, low: np.ndarray, high: np.ndarray, asset_price: np.ndarray) -> None:
     """The prices of the coming minute that are worst for longs and for shorts."""
     for market in range(world.market.shape[0]):
@@ -176,31 +179,24 @@ def _set_worst(world: World, minute: int, low: np.ndarray, high: np.ndarray, ass
         asset.worst = min(asset.price, asset_price[minute, number])
 
 
-@compiled
-def _visits_until(world: World, minute: int, until_s: int) -> np.ndarray:
-    """Accounts listed for a minute and due by a second, in the order of their seconds."""
-    count = 0
-    account = world.agenda[minute & (AGENDA - 1)]
-    while account >= 0:
-        if world.account[account].next_s <= until_s:
-            count += 1
-        account = world.account[account].next_link
-    if count == 0:
-        return np.empty(0, np.int64)
-    who = np.empty(count, np.int64)
-    when = np.empty(count, np.int64)
+@lean
+def _queue_visits(world: World, minute: int, until_s: int) -> int:
+    """Queue the accounts listed for a minute and due by a second, in the order of their seconds; how many."""
+    who = world.queue[VISIT_QUEUE]
+    when = world.scratch[SORT_KEY]
     count = 0
     account = world.agenda[minute & (AGENDA - 1)]
     while account >= 0:
         if world.account[account].next_s <= until_s:
             who[count] = account
-            when[count] = world.account[account].next_s * 10_000_000 + account
+            when[count] = world.account[account].next_s
             count += 1
         account = world.account[account].next_link
-    return who[np.argsort(when)]
+    sort_by(when, who, count)
+    return count
 
 
-@compiled
+@lean
 def _put_off(world: World, minute: int) -> None:
     """List anew who was only listed for this minute because the agenda ended there."""
     account = world.agenda[minute & (AGENDA - 1)]
@@ -210,7 +206,7 @@ def _put_off(world: World, minute: int) -> None:
         account = following
 
 
-@compiled
+@lean
 def run_minutes(
     world: World, first: int, last: int, trading: int, recording: int, ending: int, spare: int,
     opening: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray, asset_price: np.ndarray,
@@ -279,7 +275,8 @@ def run_minutes(
                     until_s = now_s + 59
             if second == 59:
                 world.clock[AGENDA_MINUTE] = minute + 1
-            for account in _visits_until(world, minute, until_s):
+            for number in range(_queue_visits(world, minute, until_s)):
+                account = world.queue[VISIT_QUEUE, number]
                 set_clock(world, max(world.account[account].next_s, world.clock[NOW_S]))
                 unlist(world, account)
                 visit(world, account)
@@ -289,7 +286,7 @@ def run_minutes(
     return last
 
 
-@compiled
+@lean
 def enter(world: World, account: int) -> None:
     """List an account for its arrival; makers and the backstop are there from the beginning."""
     state = world.account[account]

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.contracts import tiered_margin_usd
 from exchange.margin import asset_value_usd, haircut_usd, liability_margin_usd, notional_usd, unrealised_usd
 from exchange.simulation.state import (
@@ -44,37 +44,37 @@ NOTHING: int = cast(int, np.int64(-(2**62)))
 """Stands for a figure that there is none of."""
 
 
-@compiled
+@lean
 def micro(value_usd: float) -> int:
     """Dollars as whole micro-dollars."""
     return int(np.rint(value_usd * MICRO))
 
 
-@compiled
+@lean
 def bit(number: int) -> np.uint64:
     """The bit of a market or ring in a mask."""
     return ONE << np.uint64(number)
 
 
-@compiled
+@lean
 def holds(world: World, account: int, market: int) -> bool:
     """Whether an account has a position in a market."""
     return (world.account[account].held >> np.uint64(market)) & ONE == ONE
 
 
-@compiled
+@lean
 def quantity(world: World, account: int, market: int) -> float:
     """Signed size of a position in base units."""
     return world.position[account, market].lots * world.market[market].lot
 
 
-@compiled
+@lean
 def value_micro(world: World, market: int, lots: int, ticks: int) -> int:
     """Signed value of lots at a price in ticks, exact."""
     return lots * ticks * world.market[market].unit
 
 
-@compiled
+@lean
 def book_fill(
     world: World, account: int, market: int, lots: int, ticks: int, fee: int, kind: int, time: int
 ) -> None:
@@ -110,7 +110,7 @@ def book_fill(
     write(world, FILLS, kind, time, account, market, lots, ticks, fee, NIL)
 
 
-@compiled
+@lean
 def trade(
     world: World, taker: int, maker: int, market: int, lots: int, ticks: int, fee: int, kind: int
 ) -> None:
@@ -127,7 +127,7 @@ def trade(
         change_fund(world, fee, PENALTIES)
 
 
-@compiled
+@lean
 def change_fund(world: World, amount: int, reason: int) -> None:
     """Put money into the insurance fund or take it out, with a row."""
     if amount == 0:
@@ -137,7 +137,7 @@ def change_fund(world: World, amount: int, reason: int) -> None:
     write(world, FUND_CHANGES, reason, stamp(world), NONE, NONE, world.purse[FUND], amount, NIL, NIL)
 
 
-@compiled
+@lean
 def compensate(world: World, account: int, market: int, amount: int) -> None:
     """The fund makes good a loss beyond an account's equity."""
     if amount <= 0:
@@ -150,7 +150,7 @@ def compensate(world: World, account: int, market: int, amount: int) -> None:
         state.cash += amount
 
 
-@compiled
+@lean
 def transfer(world: World, account: int, amount: int) -> None:
     """Dollars in (positive) or out, micro-dollars."""
     state = world.account[account]
@@ -160,7 +160,7 @@ def transfer(world: World, account: int, amount: int) -> None:
     write(world, TRANSFERS, NIL, stamp(world), account, NONE, amount, NIL, NIL, NIL)
 
 
-@compiled
+@lean
 def sell_pledged(world: World, account: int) -> None:
     """The venue's desk buys as much of the pledged assets as an account needs to repay borrowed dollars."""
     state = world.account[account]
@@ -177,7 +177,7 @@ def sell_pledged(world: World, account: int) -> None:
         world.purse[DESK] -= paid
 
 
-@compiled
+@lean
 def sweep_dust(world: World, account: int) -> None:
     """What rounding left of less than a cent is the venue's, so that who has nothing has nothing."""
     state = world.account[account]
@@ -186,7 +186,7 @@ def sweep_dust(world: World, account: int) -> None:
         state.cash = 0
 
 
-@compiled
+@lean
 def pool(
     world: World, account: int, only: int, worst: bool
 ) -> tuple[float, float, float, float, float, float]:
@@ -233,27 +233,27 @@ def pool(
     return equity, equity - haircut, initial, maintenance + liability, gross, own
 
 
-@compiled
+@lean
 def initial_margin_usd(world: World, market: int, notional: float) -> float:
     """Static initial margin of a position by size."""
     row = world.market[market]
     return tiered_margin_usd(notional, row.floor, row.initial_rate, row.initial_deduction)
 
 
-@compiled
+@lean
 def maintenance_margin_usd(world: World, market: int, notional: float) -> float:
     """Static maintenance margin of a position by size."""
     row = world.market[market]
     return tiered_margin_usd(notional, row.floor, row.maintenance_rate, row.maintenance_deduction)
 
 
-@compiled
+@lean
 def figures(world: World, account: int, only: int) -> tuple[float, float, float, float, float, float]:
     """`pool` at the present marks."""
     return pool(world, account, only, AT_MARK)
 
 
-@compiled
+@lean
 def weakest(world: World, account: int) -> int:
     """Market of an isolated account's pool of the lowest margin ratio, -1 without positions."""
     best = -1
@@ -268,7 +268,7 @@ def weakest(world: World, account: int) -> int:
     return best
 
 
-@compiled
+@lean
 def pay_funding(world: World, market: int, rate: float) -> None:
     """Longs pay shorts on quantity times mark; what whole micro-dollars leave over is the venue's."""
     row = world.market[market]
@@ -283,7 +283,7 @@ def pay_funding(world: World, market: int, rate: float) -> None:
     world.purse[ROUNDING] += left
 
 
-@compiled
+@lean
 def snapshot(world: World, account: int, time: int) -> None:
     """Write the account's whole state at a time, microseconds: a row, its positions and balances."""
     state = world.account[account]

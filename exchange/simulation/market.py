@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from exchange.book import DEPTH_AT, size_within_usd, slippage, walked
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.funding import funding_rate, premium_rate
 from exchange.mark import ema_weight, oracle_mark
 from exchange.simulation.ledger import (
@@ -42,7 +42,7 @@ MOST_MAKERS = 4
 """Makers that share one order."""
 
 
-@compiled
+@lean
 def quote(world: World, market: int) -> None:
     """Mid, oracle, depth and spread from the present state of a market; the mark is left alone."""
     s = world.settings[0]
@@ -54,7 +54,7 @@ def quote(world: World, market: int) -> None:
     row.spread = min(row.calm_spread * max(turbulence, 0.7) ** s.spread_power, 0.05)
 
 
-@compiled
+@lean
 def move(world: World, market: int, outside: float, elapsed_s: float) -> None:
     """Let a market take the outside price and `elapsed_s` of decay; makes the new mark."""
     s = world.settings[0]
@@ -96,7 +96,7 @@ def move(world: World, market: int, outside: float, elapsed_s: float) -> None:
     row.premium_s += elapsed_s
 
 
-@compiled
+@lean
 def settle_funding(world: World, market: int, share: float) -> None:
     """Pay funding for the interval that ends now; `share` is the part of 8 hours that it is."""
     s = world.settings[0]
@@ -109,7 +109,7 @@ def settle_funding(world: World, market: int, share: float) -> None:
     row.paid = row.funding
 
 
-@compiled
+@lean
 def order_ticks(world: World, market: int, lots: int) -> int:
     """Average price in ticks at which an order fills, rounded against it; at least one tick."""
     row = world.market[market]
@@ -120,7 +120,7 @@ def order_ticks(world: World, market: int, lots: int) -> int:
     return max(math.floor(row.mid * (1.0 - away) / row.tick), 1)
 
 
-@compiled
+@lean
 def most_lots(world: World, market: int) -> int:
     """Largest order that the book takes at once."""
     row = world.market[market]
@@ -128,7 +128,7 @@ def most_lots(world: World, market: int) -> int:
     return int(min(room_usd / (row.lot * row.mid), 1e15))
 
 
-@compiled
+@lean
 def initial_rate_now(world: World, market: int, notional_usd: float) -> float:
     """Least initial margin rate that open interest (dYdX) and size (Drift) ask for; 0 where both are off."""
     s = world.settings[0]
@@ -147,7 +147,7 @@ def initial_rate_now(world: World, market: int, notional_usd: float) -> float:
     return rate
 
 
-@compiled
+@lean
 def fits_margin(world: World, account: int, market: int, lots: int, ticks: int, fee_rate: float) -> bool:
     """Whether collateral meets initial margin after a fill; a fill that only reduces always fits.
 
@@ -181,7 +181,7 @@ def fits_margin(world: World, account: int, market: int, lots: int, ticks: int, 
     return collateral - cost >= needed
 
 
-@compiled
+@lean
 def _maker_takes(world: World, account: int, market: int, lots: int, ticks: int) -> bool:
     """Whether a maker can take `lots`, bringing in what its hedge elsewhere gained where that is needed."""
     state = world.account[account]
@@ -193,7 +193,7 @@ def _maker_takes(world: World, account: int, market: int, lots: int, ticks: int)
     return fits_margin(world, account, market, lots, ticks, 0.0)
 
 
-@compiled
+@lean
 def tend_maker(world: World, account: int) -> None:
     """Pay in what a maker lacks, as far as it can reach, or take out what it does not need."""
     s = world.settings[0]
@@ -214,7 +214,7 @@ def tend_maker(world: World, account: int) -> None:
             transfer(world, account, -amount)
 
 
-@compiled
+@lean
 def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rate: float, kind: int) -> int:
     """Fill `lots` (signed) for an account at `ticks` with makers, push the price; lots filled, 0 to all.
 
@@ -256,7 +256,7 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
     return abs(filled)
 
 
-@compiled
+@lean
 def count_makers(world: World) -> None:
     """Share of makers who quote: those whose collateral still exceeds initial margin."""
     quoting = 0
@@ -273,7 +273,7 @@ def count_makers(world: World) -> None:
         world.market[market].presence = share
 
 
-@compiled
+@lean
 def largest_holding(world: World, account: int, only: int) -> int:
     """Market of the position with the greatest notional, or `only` where given; -1 without positions."""
     if only >= 0:

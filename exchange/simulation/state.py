@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.contracts import MAX_TIERS
 from exchange.units import SECOND_US
 
@@ -176,7 +176,12 @@ BAR_ROW = np.dtype(
 CLOCK_ROWS = 13
 
 # ---- rows of `World.queue`
-DUE_QUEUE, ACTIVE_QUEUE, MAKER_QUEUE = range(3)
+DUE_QUEUE, ACTIVE_QUEUE, MAKER_QUEUE, VISIT_QUEUE, ORDER_QUEUE = range(5)
+QUEUES = 5
+
+# ---- rows of `World.scratch`
+SORT_KEY, RANK, SIZE, WEIGHT, TAKEN = range(5)
+SCRATCHES = 5
 
 # ---- purses, micro-dollars
 FUND, FEES, DESK, ROUNDING, PAID_IN, FUND_PEAK, INTENDED, OPENED = range(8)
@@ -209,7 +214,10 @@ class World(NamedTuple):
     agenda: npt.NDArray[np.int64]
     """By minute, first account whose owner looks at it then."""
     queue: npt.NDArray[np.int64]
-    """(3, accounts): accounts that are due, under forced closing in the order in which it began, makers."""
+    """(5, accounts): accounts that are due, under forced closing in the order in which it began, makers,
+    visited by their owners in this second, and room to sort in."""
+    scratch: npt.NDArray[np.float64]
+    """(5, accounts): numbers by place in a queue, for as long as one function needs them."""
     ranking: npt.NDArray[np.int64]
     """(markets, 2, 3 + accounts): when made, how many, next place; then winners, first in rank first."""
     purse: npt.NDArray[np.int64]
@@ -218,20 +226,20 @@ class World(NamedTuple):
     bars: Any
 
 
-@compiled
+@lean
 def stamp(world: World) -> int:
     """A time of its own for what happens now, microseconds; rows of one time would have no order."""
     world.clock[TICK] += 1
     return world.clock[STARTED] + world.clock[NOW_S] * SECOND_US + world.clock[TICK]
 
 
-@compiled
+@lean
 def moment(world: World) -> int:
     """The present second, microseconds."""
     return world.clock[STARTED] + world.clock[NOW_S] * SECOND_US
 
 
-@compiled
+@lean
 def write(
     world: World, table: int, kind: int, time_us: int, account: int, market: int, a: int, b: int, c: int,
     d: int,

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.simulation.chance import normal_quantile, uniform
 from exchange.simulation.closing import look
 from exchange.simulation.ledger import (
@@ -57,7 +57,7 @@ CUSHION = 1.02
 """Collateral over initial margin that a withdrawal leaves."""
 
 
-@compiled
+@lean
 def draw(world: World, account: int) -> float:
     """The account's next random number, uniform in (0, 1)."""
     state = world.account[account]
@@ -65,26 +65,26 @@ def draw(world: World, account: int) -> float:
     return uniform(state.key, state.draws)
 
 
-@compiled
+@lean
 def draw_exponential(world: World, account: int, mean: float) -> float:
     """Exponential with a mean."""
     return -math.log(draw(world, account)) * mean
 
 
-@compiled
+@lean
 def turbulence(world: World) -> float:
     """Fast over calm volatility of the leading market."""
     row = world.market[0]
     return math.sqrt(row.variance / row.calm_variance)
 
 
-@compiled
+@lean
 def hurry(world: World, ratio: float) -> float:
     """Looks a day for fear of a margin call: none above the first level, more the nearer it is."""
     return world.settings[0].stress_a_day * max(LEVELS[0] - ratio, 0.0) ** world.settings[0].stress_power
 
 
-@compiled
+@lean
 def plan(world: World, account: int) -> None:
     """Draw when the owner looks next."""
     state = world.account[account]
@@ -95,7 +95,7 @@ def plan(world: World, account: int) -> None:
     enlist(world, account, world.clock[NOW_S] + 1 + int(min(wait_s, 1e8)))
 
 
-@compiled
+@lean
 def come_near(world: World, account: int, before: float) -> None:
     """An account fell to a lower level of its margin ratio: stop orders go off, other owners look sooner."""
     state = world.account[account]
@@ -107,7 +107,7 @@ def come_near(world: World, account: int, before: float) -> None:
         plan(world, account)
 
 
-@compiled
+@lean
 def visit(world: World, account: int) -> None:
     """The owner looks at the account and may act; plans the next look."""
     state = world.account[account]
@@ -148,7 +148,7 @@ def visit(world: World, account: int) -> None:
         plan(world, account)
 
 
-@compiled
+@lean
 def _place(world: World, account: int, market: int, lots: int, aside: int) -> None:
     """Send an order that was found to fit; what was set aside for it comes back if nothing fills."""
     row = world.market[market]
@@ -161,7 +161,7 @@ def _place(world: World, account: int, market: int, lots: int, aside: int) -> No
         world.purse[OPENED] += micro(filled * row.lot * row.mark)
 
 
-@compiled
+@lean
 def _tidy(world: World, account: int, action: int) -> None:
     """After acting: go away if that was meant, repay what is owed, and say what shows in no other row."""
     state = world.account[account]
@@ -183,7 +183,7 @@ def _tidy(world: World, account: int, action: int) -> None:
         state.visits = min(state.visits + 1, 1_000) if state.visits > 0 else 0
 
 
-@compiled
+@lean
 def wiped_out(world: World, account: int) -> None:
     """Half of those who lost nearly everything come back within days, most others not in time."""
     state = world.account[account]
@@ -196,7 +196,7 @@ def wiped_out(world: World, account: int) -> None:
         plan(world, account)
 
 
-@compiled
+@lean
 def _go(world: World, account: int, mean_days: float) -> None:
     """Be away for a while."""
     state = world.account[account]
@@ -206,7 +206,7 @@ def _go(world: World, account: int, mean_days: float) -> None:
     enlist(world, account, world.clock[NOW_S] + 60 + int(min(wait_s, 1e8)))
 
 
-@compiled
+@lean
 def _arrive(world: World, account: int) -> None:
     """Pay in, and the first time bring what is pledged."""
     state = world.account[account]
@@ -226,7 +226,7 @@ def _arrive(world: World, account: int) -> None:
         snapshot(world, account, stamp(world))
 
 
-@compiled
+@lean
 def _answer_call(world: World, account: int) -> tuple[int, int, float]:
     """Near a margin call: pay in more, or close a part of the weakest position."""
     state = world.account[account]
@@ -244,7 +244,7 @@ def _answer_call(world: World, account: int) -> tuple[int, int, float]:
     return REDUCE, largest_holding(world, account, weak), 0.3 + 0.7 * draw(world, account)
 
 
-@compiled
+@lean
 def _decide(world: World, account: int) -> tuple[int, int, float]:
     """An ordinary decision: leave, pay in, take out, reduce, turn round, add."""
     state = world.account[account]
@@ -269,7 +269,7 @@ def _decide(world: World, account: int) -> tuple[int, int, float]:
     return _open_more(world, account, market)
 
 
-@compiled
+@lean
 def _manage(world: World, account: int, favourite: int, choice: float) -> tuple[int, float]:
     """Which position to reduce and by what share, 0 to add: the stubborn add to losers, others cut them."""
     state = world.account[account]
@@ -289,7 +289,7 @@ def _manage(world: World, account: int, favourite: int, choice: float) -> tuple[
     return (market if draw(world, account) < 0.6 else favourite), 0.0
 
 
-@compiled
+@lean
 def _take_out(world: World, account: int, equity_usd: float) -> None:
     """Withdraw a part of what was gained, as far as initial margin allows."""
     state = world.account[account]
@@ -303,7 +303,7 @@ def _take_out(world: World, account: int, equity_usd: float) -> None:
         transfer(world, account, -taken)
 
 
-@compiled
+@lean
 def _one_of_held(world: World, account: int) -> int:
     """A market drawn from those held, each as likely."""
     count = 0
@@ -319,7 +319,7 @@ def _one_of_held(world: World, account: int) -> int:
     return 0
 
 
-@compiled
+@lean
 def _favourite(world: World, account: int) -> int:
     """A market drawn from the trader's taste."""
     drawn = draw(world, account)
@@ -329,7 +329,7 @@ def _favourite(world: World, account: int) -> int:
     return world.market.shape[0] - 1
 
 
-@compiled
+@lean
 def _side(world: World, account: int, market: int) -> int:
     """1 to buy, -1 to sell: that of the position if there is one, else as habit and trend have it."""
     state = world.account[account]
@@ -342,7 +342,7 @@ def _side(world: World, account: int, market: int) -> int:
     return 1 if draw(world, account) < chance else -1
 
 
-@compiled
+@lean
 def _open_more(world: World, account: int, market: int) -> tuple[int, int, float]:
     """Open or increase towards the trader's leverage: the signed dollars to trade."""
     side = _side(world, account, market)
@@ -352,7 +352,7 @@ def _open_more(world: World, account: int, market: int) -> tuple[int, int, float
     return OPEN, market, side * max(aimed - gross, 0.0) * (0.6 + 0.4 * draw(world, account))
 
 
-@compiled
+@lean
 def _carry(world: World, account: int) -> tuple[int, int, float]:
     """Stand on the side that funding pays, against spot held elsewhere; out where it pays nothing."""
     market = largest_holding(world, account, NONE)
@@ -373,7 +373,7 @@ def _carry(world: World, account: int) -> tuple[int, int, float]:
     return NOTHING, market, 0.0
 
 
-@compiled
+@lean
 def _order_to_reduce(world: World, account: int, market: int, share: float) -> int:
     """Lots that close a share of a position, all of it if the rest would be too small to keep; 0 for none.
 
@@ -401,7 +401,7 @@ def _order_to_reduce(world: World, account: int, market: int, share: float) -> i
     return order
 
 
-@compiled
+@lean
 def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -> tuple[int, int]:
     """Lots to buy (positive) or sell for up to `wanted_usd`, and micro-dollars set aside for them.
 
@@ -434,7 +434,7 @@ def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -
     return 0, 0
 
 
-@compiled
+@lean
 def _aside(world: World, account: int, market: int, order: int, ticks: int) -> int:
     """Micro-dollars to set aside for an isolated order: by its leverage, enough for initial margin."""
     state = world.account[account]

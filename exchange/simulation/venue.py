@@ -49,7 +49,9 @@ from exchange.simulation.state import (
     PENALTIES,
     POSITION_ROW,
     PURSES,
+    QUEUES,
     RATE_ROW,
+    SCRATCHES,
     STARTED,
     World,
 )  # fmt: skip
@@ -293,7 +295,7 @@ def _world(
     asset["collateral_weight"] = [each.collateral_weight for each in assets]
     asset["liability_weight"] = [each.liability_weight for each in assets]
     makers = np.flatnonzero(account["kind"] == MAKER)
-    queue = np.zeros((3, total + 16), np.int64)
+    queue = np.zeros((QUEUES, total + 16), np.int64)
     queue[MAKER_QUEUE, : len(makers)] = makers
     clock = np.zeros(CLOCK_ROWS, np.int64)
     clock[STARTED], clock[MAKERS] = paths.start_us, len(makers)
@@ -312,6 +314,7 @@ def _world(
         ring=np.full((series, 2, BUCKETS + 1), -1, np.int64),
         agenda=np.full(AGENDA, -1, np.int64),
         queue=queue,
+        scratch=np.zeros((SCRATCHES, total + 16)),
         ranking=ranking,
         purse=np.zeros(PURSES, np.int64),
         clock=clock,

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.simulation.ledger import ONE, bit, figures, holds, pool
 from exchange.simulation.state import (
     AGENDA_MINUTE,
@@ -41,13 +41,13 @@ AGENDA = 8192
 """Minutes that the agenda looks ahead."""
 
 
-@compiled
+@lean
 def bucket_of(price: float) -> int:
     """Number of a price's bucket."""
     return math.floor(math.log(price) / WIDTH)
 
 
-@compiled
+@lean
 def unhang(world: World, account: int) -> None:
     """Take an account out of all rings."""
     state = world.account[account]
@@ -69,7 +69,7 @@ def unhang(world: World, account: int) -> None:
     state.watched = np.uint64(0)
 
 
-@compiled
+@lean
 def _hang(world: World, account: int, series: int, side: int, price: float, distance: float) -> None:
     """Hang an account at the price that is the relative `distance` below (side 0) or above (1) `price`."""
     if side == 0:
@@ -93,7 +93,7 @@ def _hang(world: World, account: int, series: int, side: int, price: float, dist
     world.account[account].watched |= bit(place)
 
 
-@compiled
+@lean
 def _marginal_rate(world: World, market: int, notional: float) -> float:
     """Maintenance rate of the tier that holds half as much again as a notional: a bound on the way up."""
     row = world.market[market]
@@ -103,7 +103,7 @@ def _marginal_rate(world: World, market: int, notional: float) -> float:
     return float(row.maintenance_rate[tier])
 
 
-@compiled
+@lean
 def next_level(ratio: float) -> float:
     """The highest level below a margin ratio; 1 where there is none."""
     for number in range(LEVELS.shape[0]):
@@ -112,7 +112,7 @@ def next_level(ratio: float) -> float:
     return 1.0
 
 
-@compiled
+@lean
 def _sensitivity(world: World, account: int, market: int, level: float) -> float:
     """Dollars by which collateral - level * maintenance falls at most per relative move against it."""
     position = world.position[account, market]
@@ -124,7 +124,7 @@ def _sensitivity(world: World, account: int, market: int, level: float) -> float
     return notional * (1.0 + level * max(_marginal_rate(world, market, notional), extra))
 
 
-@compiled
+@lean
 def watch(world: World, account: int) -> float:
     """Hang an account where it must be looked at next; its lowest margin ratio (inf without positions).
 
@@ -178,7 +178,7 @@ def watch(world: World, account: int) -> float:
     return lowest
 
 
-@compiled
+@lean
 def make_due(world: World, account: int) -> None:
     """Have an account looked at in the next step, whatever prices do."""
     state = world.account[account]
@@ -192,7 +192,7 @@ def make_due(world: World, account: int) -> None:
             return
 
 
-@compiled
+@lean
 def _collect_chain(world: World, series: int, side: int, bucket: int) -> None:
     place = 2 * series + side
     account = world.ring[series, side, bucket & (BUCKETS - 1)]
@@ -206,7 +206,7 @@ def _collect_chain(world: World, series: int, side: int, bucket: int) -> None:
         account = node.following
 
 
-@compiled
+@lean
 def _collect(world: World, series: int, low: float, high: float) -> None:
     """Accounts hung between the last bucket and those of `low` and `high`."""
     before = world.ring[series, 0, BUCKETS]
@@ -216,7 +216,7 @@ def _collect(world: World, series: int, low: float, high: float) -> None:
         _collect_chain(world, series, UPPER, bucket)
 
 
-@compiled
+@lean
 def collect_due(world: World, worst: bool) -> int:
     """Queue the accounts whose prices were reached since the last call; how many.
 
@@ -242,7 +242,7 @@ def collect_due(world: World, worst: bool) -> int:
     return world.clock[DUE]
 
 
-@compiled
+@lean
 def would_be_closed(world: World) -> bool:
     """Whether some account would be under maintenance if every price went to its worst against it at once."""
     for number in range(collect_due(world, AT_WORST)):
@@ -259,7 +259,7 @@ def would_be_closed(world: World) -> bool:
     return False
 
 
-@compiled
+@lean
 def unlist(world: World, account: int) -> None:
     """Take an account out of the agenda."""
     state = world.account[account]
@@ -274,7 +274,7 @@ def unlist(world: World, account: int) -> None:
     state.minute = -1
 
 
-@compiled
+@lean
 def enlist(world: World, account: int, at_s: int) -> None:
     """Have an account's owner look at it at a second, or at the end of the agenda if that comes first."""
     unlist(world, account)

@@ -21,7 +21,7 @@ from exchange.deleveraging import (
     take_pro_rata,
 )  # fmt: skip
 from exchange.simulation.closing import _deleverage, _make_ranking
-from exchange.simulation.state import DELEVERAGE, FEES, LOGGED, MICRO, NOW_S
+from exchange.simulation.state import DELEVERAGE, FEES, LOGGED, MICRO, NOW_S, RANK
 from tests.exchange.simulation.stage import Stage
 from tests.exchange.simulation.worlds import CALM
 
@@ -79,7 +79,8 @@ def score(stage: Stage, account: int, ranking: int) -> float:
 def test_the_queue_is_by_rank_and_those_on_no_list_come_last(drawn: tuple[Stage, int]) -> None:
     stage, side = drawn
     ranking = int(stage.world.settings["deleveraging"][0])
-    ranks = _make_ranking(stage.world, 0, side)
+    count = _make_ranking(stage.world, 0, side)
+    ranks = stage.world.scratch[RANK, :count]
     entry = stage.world.ranking[0, 0 if side > 0 else 1]
     who = [int(account) for account in entry[3 : 3 + entry[1]]]
     others = [a for a in range(HOUSE + 1) if a != LOSER and stage.lots(a)[0] * side < 0]
@@ -189,7 +190,8 @@ def test_pro_rata_takes_from_all_winners_in_proportion_to_profit(
     stage, side = drawn
     stage.world.settings["deleveraging_price"] = AT_MARK
     lots = math.ceil(abs(stage.lots(LOSER)[0]) * share)
-    ranks = _make_ranking(stage.world, 0, side)
+    count = _make_ranking(stage.world, 0, side)
+    ranks = stage.world.scratch[RANK, :count].copy()
     entry = stage.world.ranking[0, 0 if side > 0 else 1]
     order = [int(account) for account in entry[3 : 3 + entry[1]]]
     size = np.array([float(abs(stage.lots(account)[0])) for account in order])
