@@ -284,7 +284,7 @@ def main() -> int:
     with ProcessPoolExecutor(max(1, options.processes)) as pool:
         found = list(pool.map(measure_run, tasks))
     print(f"{options.accounts:,} accounts, {options.days:g} days, {options.seeds} seeds\n")
-    print(f"{'':52}{'fact':>16}{'mean':>11}{'spread':>10}{'ratio':>7}")
+    print(f"{'':52}{'fact':>16}{'mean':>11}{'spread':>10}{'ratio':>7}  within 25%")
     figures: dict[str, Any] = {}
     near = known = 0
     for name in names:
@@ -296,7 +296,7 @@ def main() -> int:
         is_known = math.isfinite(moment.low)
         inside = is_known and abs(ratio - 1.0) <= NEAR
         known, near = known + is_known, near + inside
-        mark = "" if inside or not is_known else "  *"
+        mark = f"  {'yes' if inside else 'no' if is_known else '-'}"
         note = f"  ({len(values) - len(some)} seeds without)" if len(some) < len(values) else ""
         print(f"{moment.title:52}{fact_words(moment):>16}{mean:11.4g}{spread:10.3g}{ratio:7.2f}{mark}{note}")
         figures[name] = {
@@ -304,7 +304,7 @@ def main() -> int:
             "scenario": moment.scenario, "mean": mean, "spread": spread, "ratio": ratio, "near": inside,
             "seeds": values.tolist(),
         }  # fmt: skip
-    print(f"\n{near} of {known} within 25% (* further)")
+    print(f"\n{near} of {known} within 25%")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

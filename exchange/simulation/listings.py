@@ -1,8 +1,8 @@
 """What is listed on the generated venue, and how its prices and books are on a calm day.
 
 Contract terms are like those of a small perpetuals venue (Drift's majors: maintenance 5%, initial 5 to 10%);
-a lot at one tick is a whole number of micro-dollars, so that every fill is exact. Betas and volatilities
-are of the size seen for these coins.
+a lot at one tick is a whole number of micro-dollars, so that every fill is exact. Betas are of
+the size seen for these coins, own volatilities fitted to the correlation between markets.
 """
 
 from __future__ import annotations
@@ -65,20 +65,20 @@ def _market(
 def listings() -> tuple[Listing, ...]:
     """The markets of the generated venue, most traded first."""
     return (
-        Listing(_market("BTC-PERP", 0.1, 1e-4, 0.01, 2e6, 0.08, 0.05), 94_000, 1.0, 0.010, 0.012, 0.3, 10),
-        Listing(_market("ETH-PERP", 0.01, 1e-3, 0.01, 1.5e6, 0.08, 0.05), 3_350, 1.25, 0.016, 0.012, 0.4, 7),
-        Listing(_market("SOL-PERP", 0.001, 0.01, 0.01, 1e6, 0.08, 0.05), 190, 1.5, 0.026, 0.012, 0.6, 6),
-        Listing(_market("XRP-PERP", 1e-4, 0.1, 0.0125, 4e5, 0.1, 0.0625), 2.2, 1.2, 0.026, 0.010, 1.0, 2.5),
+        Listing(_market("BTC-PERP", 0.1, 1e-4, 0.01, 2e6, 0.08, 0.05), 94_000, 1.0, 0.008, 0.012, 0.3, 10),
+        Listing(_market("ETH-PERP", 0.01, 1e-3, 0.01, 1.5e6, 0.08, 0.05), 3_350, 1.25, 0.013, 0.012, 0.4, 7),
+        Listing(_market("SOL-PERP", 0.001, 0.01, 0.01, 1e6, 0.08, 0.05), 190, 1.5, 0.021, 0.012, 0.6, 6),
+        Listing(_market("XRP-PERP", 1e-4, 0.1, 0.0125, 4e5, 0.1, 0.0625), 2.2, 1.2, 0.021, 0.010, 1.0, 2.5),
         Listing(
-            _market("DOGE-PERP", 1e-5, 1.0, 0.0125, 3e5, 0.1, 0.0625), 0.315, 1.5, 0.030, 0.010, 1.2, 2.5
+            _market("DOGE-PERP", 1e-5, 1.0, 0.0125, 3e5, 0.1, 0.0625), 0.315, 1.5, 0.024, 0.010, 1.2, 2.5
         ),
         Listing(
-            _market("AVAX-PERP", 0.001, 0.01, 0.015, 2e5, 0.1, 0.0625), 35.5, 1.5, 0.028, 0.008, 1.8, 1.5
+            _market("AVAX-PERP", 0.001, 0.01, 0.015, 2e5, 0.1, 0.0625), 35.5, 1.5, 0.0225, 0.008, 1.8, 1.5
         ),
         Listing(
-            _market("LINK-PERP", 0.001, 0.01, 0.015, 2e5, 0.1, 0.0625), 20.1, 1.4, 0.028, 0.008, 1.8, 1.5
+            _market("LINK-PERP", 0.001, 0.01, 0.015, 2e5, 0.1, 0.0625), 20.1, 1.4, 0.0225, 0.008, 1.8, 1.5
         ),
-        Listing(_market("NEAR-PERP", 1e-4, 0.1, 0.015, 1e5, 0.125, 0.08), 5.1, 1.6, 0.034, 0.007, 2.5, 1),
-        Listing(_market("ARB-PERP", 1e-4, 0.1, 0.015, 1e5, 0.125, 0.08), 0.72, 1.6, 0.034, 0.007, 3.0, 1),
-        Listing(_market("WIF-PERP", 1e-4, 0.1, 0.02, 5e4, 0.15, 0.1), 1.9, 1.9, 0.045, 0.005, 4.0, 1),
+        Listing(_market("NEAR-PERP", 1e-4, 0.1, 0.015, 1e5, 0.125, 0.08), 5.1, 1.6, 0.027, 0.007, 2.5, 1),
+        Listing(_market("ARB-PERP", 1e-4, 0.1, 0.015, 1e5, 0.125, 0.08), 0.72, 1.6, 0.027, 0.007, 3.0, 1),
+        Listing(_market("WIF-PERP", 1e-4, 0.1, 0.02, 5e4, 0.15, 0.1), 1.9, 1.9, 0.036, 0.005, 4.0, 1),
     )

@@ -47,29 +47,29 @@ class Habits(NamedTuple):
     trend: float
     """How far the last day's move sways the side taken; positive follows it."""
     rescuers: float
-    """Share of traders who answer a margin call with a deposit, with a chance of their own."""
+    """Share of the careful who answer a margin call with a deposit, with a chance of their own."""
     stubborn: float
     """Chance that a loser is added to rather than cut, when it is acted on."""
 
 
 MIX: dict[int, Habits] = {
-    RETAIL: Habits(0.551, 7.6, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
-    MOMENTUM: Habits(0.14, 6.5, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
-    REVERSAL: Habits(0.08, 5.6, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
-    CARRY: Habits(0.05, 3.0, 6.0, 0.4, 0.0, 0.0, 1.0, 0.0),
-    HEDGER: Habits(0.05, 2.6, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
-    WHALE: Habits(0.004, 4.2, 100.0, 0.3, 0.65, 0.1, 0.6, 0.6),
-    LINKED: Habits(0.125, 7.8, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
+    RETAIL: Habits(0.551, 6.5, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
+    MOMENTUM: Habits(0.14, 5.5, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
+    REVERSAL: Habits(0.08, 4.8, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
+    CARRY: Habits(0.05, 2.5, 5.0, 0.4, 0.0, 0.0, 1.0, 0.0),
+    HEDGER: Habits(0.05, 2.2, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
+    WHALE: Habits(0.004, 3.6, 40.0, 0.3, 0.65, 0.1, 0.6, 0.6),
+    LINKED: Habits(0.125, 6.6, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
 }
 """Kinds and what they do. Shares and medians fitted to the quantiles above; the rest swept."""
 
-WEALTH_MEDIAN_USD = 85.0
-WEALTH_BELOW, WEALTH_ABOVE = 2.2, 2.68
+WEALTH_MEDIAN_USD = 94.0
+WEALTH_BELOW, WEALTH_ABOVE = 2.35, 2.5
 """Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
-LEAST_WEALTH_USD, MOST_WEALTH_USD = 6.0, 5e6
-LEVERAGE_SPREAD = 0.85
-LEVERAGE_BY_WEALTH = 0.06
-"""Leverage falls with this power of wealth: large accounts are closed by force less often; fitted."""
+LEAST_WEALTH_USD, MOST_WEALTH_USD = 5.0, 5e6
+LEVERAGE_SPREAD = 0.9
+LEVERAGE_BY_WEALTH = 0.1
+"""Leverage falls with this power of 1 + wealth / `CARE_FROM_USD`; fitted."""
 LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 25.0
 DEALS_SPREAD = 1.0
 ISOLATED_SHARE = 0.1
@@ -77,8 +77,16 @@ PRESENT_SHARE = 0.65
 """Of the accounts that exist when the run starts; the others arrive during it."""
 PLEDGE_SHARE = 0.15
 """Of the cross accounts that also pledge another asset than dollars."""
-STOP_SHARE = 0.2
-"""Of traders who leave a stop order near forced closing."""
+STOP_SHARE, MOST_STOPS = 0.05, 0.8
+"""Of traders who leave a stop order near forced closing: grows with care, up to the most; fitted."""
+CARE_FROM_USD, CARE_BY_WEALTH, CARE_SPREAD = 5_000.0, 0.7, 1.5
+"""Care is (1 + wealth / from) to this power times a log-normal draw: large accounts mostly act before they
+are closed by force, small ones do not, and some large ones do not either; fitted."""
+ALERT_BY_CARE, LEAST_ALERT, MOST_ALERT = 4.0, 0.02, 3_000.0
+"""Looks out of fear grow with this power of care; fitted to open interest that falls in a crash without being
+forced to."""
+RESCUE_SHARE = 0.3
+"""Of a kind's rescuers among those of care one; fitted."""
 GROUP = 8
 """Accounts of one owner among the linked, on average."""
 MAKERS_PER_ACCOUNT = 1 / 250
@@ -134,7 +142,7 @@ def population(
     wealth = np.clip(_wealth(rng, accounts) * of["wealth"], LEAST_WEALTH_USD, MOST_WEALTH_USD)
     spread = rng.lognormal(0.0, LEVERAGE_SPREAD, accounts)
     out["kind"][trader] = kinds
-    modest = (wealth / WEALTH_MEDIAN_USD) ** -LEVERAGE_BY_WEALTH
+    modest = (1.0 + wealth / CARE_FROM_USD) ** -LEVERAGE_BY_WEALTH
     out["leverage"][trader] = np.clip(of["leverage"] * modest * spread, LEAST_LEVERAGE, MOST_LEVERAGE)
     out["deals_a_day"][trader] = np.clip(
         of["deals_a_day"] * rng.lognormal(-0.5 * DEALS_SPREAD**2, DEALS_SPREAD, accounts), 0.05, 60.0
@@ -142,11 +150,16 @@ def population(
     sway = rng.normal(0.0, 0.18, accounts)
     out["long_share"][trader] = np.clip(of["long_share"] + sway, 0.0, 1.0)
     out["trend"][trader] = of["trend"] + rng.normal(0.0, 0.1, accounts)
-    rescues = rng.random(accounts) < of["rescuers"]
-    out["rescue"][trader] = np.where(rescues, rng.uniform(0.2, 0.95, accounts), 0.0)
+    care = (1.0 + wealth / CARE_FROM_USD) ** CARE_BY_WEALTH * rng.lognormal(0.0, CARE_SPREAD, accounts)
+    out["alert"][trader] = np.clip(care**ALERT_BY_CARE, LEAST_ALERT, MOST_ALERT)
+    rescues = rng.random(accounts) < of["rescuers"] * RESCUE_SHARE * care
+    surely = rng.uniform(0.2, 0.95, accounts) ** (1.0 / np.maximum(care, 1.0))
+    out["rescue"][trader] = np.where(rescues, surely, 0.0)
     out["stubborn"][trader] = of["stubborn"]
+    # who holds spot against the position adds to the margin rather than stop out
+    stopping = np.minimum(STOP_SHARE * care, MOST_STOPS) * (kinds != CARRY)
     stops = rng.choice([1.2, 1.5, 2.0], accounts)
-    out["stop"][trader] = np.where(rng.random(accounts) < STOP_SHARE, stops, 0.0)
+    out["stop"][trader] = np.where(rng.random(accounts) < stopping, stops, 0.0)
     out["isolated"][trader] = (rng.random(accounts) < ISOLATED_SHARE) & ~np.isin(
         kinds, (CARRY, HEDGER, WHALE)
     )

@@ -12,17 +12,18 @@ from exchange.deleveraging import AT_BANKRUPTCY, BITMEX
 from exchange.liquidation import HYPERLIQUID
 
 RULE = HYPERLIQUID._replace(
-    whole_below_usd=100_000.0,
+    whole_below_usd=300_000.0,
     step_share=0.2,
     share_of_start=1,
     least_step_usd=10_000.0,
-    cooldown_s=1.0,
+    cooldown_s=20.0,
     waits=1,
     safety_share=0.1,
     penalty_rate_cap=1.0,
 )
-"""Closing in steps of a fifth as Hyperliquid begins and Paradex goes on, a second apart; stop at 10% over
-maintenance (Paradex: 1/9); backstop below two thirds (Hyperliquid)."""
+"""Closing in steps of a fifth as Hyperliquid begins (above $100,000, fitted to sizes of forced orders) and
+Paradex goes on, 20 s apart (Hyperliquid: 30 s; fitted); stop at 10% over maintenance (Paradex: 1/9); backstop
+below two thirds (Hyperliquid)."""
 
 
 class Settings(NamedTuple):
@@ -51,7 +52,7 @@ class Settings(NamedTuple):
     """Part of what forced orders do that other venues follow at once."""
     depth_days: float = 3.0
     """Time over which depth follows the open interest of a market."""
-    least_depth_usd: float = 150_000.0
+    least_depth_usd: float = 200_000.0
     """Calm depth of the leading market on a venue with few traders: makers quote from other venues; swept."""
     ordinary_share: float = 0.3
     """Part of its walk that an ordinary order leaves in the price: most are split and patient; fitted."""
@@ -85,7 +86,7 @@ class Settings(NamedTuple):
     """Largest notional that the backstop holds, over its equity."""
     backstop_rate: float = 0.02
     """Part of depth within 1% that the backstop sells each second while it works a position out."""
-    fund_share: float = 0.0004
+    fund_share: float = 0.003
     """Insurance fund at the start over open interest; fitted to deleveraging on 10 October 2025."""
     backstop_funding: float = 0.0005
     """Backstop's equity at the start over open interest."""
@@ -101,15 +102,24 @@ class Settings(NamedTuple):
     """Drift's imf: initial rate at least 0.8 of the static one plus this times the root of the units."""
 
     # ---- traders
-    stress_a_day: float = 0.7
-    """Looks a day of an owner whose margin ratio is one below 3 (selling intensifies below 3, China 2015)."""
-    stress_power: float = 1.5
+    stress_a_day: float = 0.12
+    """Looks a day of an owner of care one whose margin ratio is one below 3 (selling intensifies below 3,
+    China 2015); fitted to accounts liquidated within a day by margin ratio."""
+    stress_power: float = 4.0
+    """Fitted to the same."""
     mood_power: float = 2.0
     """Owners look more often with this power of fast over calm volatility; fitted to open interest that falls
     in a crash without being forced to."""
     most_mood: float = 100.0
-    most_order: float = 0.3
-    """Largest order that a trader sends at once, over depth within 1%."""
+    most_order: float = 0.12
+    """Largest order that a trader sends at once, over depth within 1%; a larger one goes in pieces. Fitted to
+    the branching of trade arrivals."""
+    piece_s: float = 15.0
+    """Mean time between the pieces on a calm day; fitted to the same."""
+    haste: float = 4.0
+    """Largest piece of a frightened trader over that of another; swept."""
+    hasty_s: float = 10.0
+    """Mean time between such pieces; swept."""
 
     # ---- when to look every second
     fine_volatility: float = 5.0

@@ -130,6 +130,9 @@ ACCOUNT_ROW = np.dtype(
         ("rescue", "f8"),
         ("stop", "f8"),
         ("stubborn", "f8"),
+        ("alert", "f8"),  # looks out of fear over those of others at the same margin ratio
+        ("work", "f8"),  # signed dollars of an order that is still to be sent in pieces
+        ("work_market", "i8"),
         ("deposit", "i8"),
         ("pledge", "i8"),  # micro-dollars brought in as another asset
         ("pledge_asset", "i8"),

@@ -53,6 +53,8 @@ from exchange.units import DAY_S
 NOTHING, REDUCE, OPEN, LEAVE = whole_numbers(4)
 """What a trader can mean to do; with a market and a share of the position, or signed dollars to open."""
 LEAST_ORDER_USD = 5.0
+SCATTER = 0.2
+"""Log standard deviation of the leverage aimed for, from one decision to the next."""
 CUSHION = 1.02
 """Collateral over initial margin that a withdrawal leaves."""
 
@@ -79,19 +81,25 @@ def turbulence(world: World) -> float:
 
 
 @lean
-def hurry(world: World, ratio: float) -> float:
+def hurry(world: World, account: int, ratio: float) -> float:
     """Looks a day for fear of a margin call: none above the first level, more the nearer it is."""
-    return world.settings[0].stress_a_day * max(LEVELS[0] - ratio, 0.0) ** world.settings[0].stress_power
+    s = world.settings[0]
+    return world.account[account].alert * s.stress_a_day * max(LEVELS[0] - ratio, 0.0) ** s.stress_power
+
+
+@lean
+def mood(world: World) -> float:
+    """By how much turbulence makes owners look more often."""
+    s = world.settings[0]
+    return min(max(turbulence(world), 0.5) ** s.mood_power, s.most_mood)
 
 
 @lean
 def plan(world: World, account: int) -> None:
     """Draw when the owner looks next."""
     state = world.account[account]
-    s = world.settings[0]
-    mood = min(max(turbulence(world), 0.5) ** s.mood_power, s.most_mood)
-    looks = (state.deals_a_day + hurry(world, state.ratio)) * mood
-    wait_s = draw_exponential(world, account, DAY_S / looks)
+    looks = state.deals_a_day + hurry(world, account, state.ratio)
+    wait_s = draw_exponential(world, account, DAY_S / looks / mood(world))
     enlist(world, account, world.clock[NOW_S] + 1 + int(min(wait_s, 1e8)))
 
 
@@ -109,9 +117,11 @@ def come_near(world: World, account: int, before: float) -> None:
 
 @lean
 def visit(world: World, account: int) -> None:
-    """The owner looks at the account and may act; plans the next look."""
+    """The owner looks at the account and may act; plans the next look, or the next piece of an order."""
     state = world.account[account]
     action, market, amount = NOTHING, NONE, 0.0
+    work, hasty = state.work, False
+    state.work = 0.0
     if state.status == ABSENT:
         _arrive(world, account)
         action, market, amount = _open_more(world, account, _favourite(world, account))
@@ -119,11 +129,16 @@ def visit(world: World, account: int) -> None:
             action, market, amount = _carry(world, account)
     elif state.closing == 0:
         ratio = watch(world, account)
-        fear = hurry(world, ratio)
-        if ratio <= state.stop * 1.02:
+        fear = hurry(world, account, ratio)
+        hasty = ratio <= state.stop * 1.02
+        if hasty:
             action, market, amount = REDUCE, largest_holding(world, account, NONE), 1.0
+        elif work != 0.0:
+            action, market, amount = _go_on(world, account, ratio, work)
+            hasty = action == REDUCE and ratio < LEVELS[0]
         elif draw(world, account) * (fear + state.deals_a_day) < fear:
             action, market, amount = _answer_call(world, account)
+            hasty = True
         elif state.kind == CARRY:
             action, market, amount = _carry(world, account)
         else:
@@ -136,21 +151,66 @@ def visit(world: World, account: int) -> None:
         first, last = 0, world.market.shape[0]
     if action != NOTHING:
         for each in range(first, last):
-            if action == OPEN:
-                lots, aside = _order_to_open(world, account, each, amount)
-            else:
-                lots, aside = _order_to_reduce(world, account, each, amount), 0
-            if lots != 0:
-                _place(world, account, each, lots, aside)
+            _act(world, account, each, action, amount, hasty)
     _tidy(world, account, action)
     look(world, account)
     if state.status == PRESENT:
-        plan(world, account)
+        if state.work != 0.0 and state.closing == 0:
+            s = world.settings[0]
+            wait_s = draw_exponential(world, account, (s.hasty_s if hasty else s.piece_s) / mood(world))
+            enlist(world, account, world.clock[NOW_S] + 1 + int(wait_s))
+        else:
+            plan(world, account)
 
 
 @lean
-def _place(world: World, account: int, market: int, lots: int, aside: int) -> None:
-    """Send an order that was found to fit; what was set aside for it comes back if nothing fills."""
+def _go_on(world: World, account: int, ratio: float, work: float) -> tuple[int, int, float]:
+    """The next piece of an order; nobody goes on adding near a margin call."""
+    state = world.account[account]
+    market = state.work_market
+    row = world.market[market]
+    held_usd = world.position[account, market].lots * row.lot * row.mark
+    if held_usd * work < 0.0:
+        return REDUCE, market, abs(work / held_usd)
+    if ratio < LEVELS[1] or draw(world, account) * mood(world) > 1.0:
+        return NOTHING, NONE, 0.0
+    return OPEN, market, work
+
+
+@lean
+def _act(world: World, account: int, market: int, action: int, amount: float, hasty: bool) -> None:
+    """Send an order, or its first piece: what the book is too thin for is remembered as still to be sent."""
+    state = world.account[account]
+    row = world.market[market]
+    each_usd = row.lot * row.mark
+    if action == OPEN:
+        wanted_usd = amount
+        lots, aside = _order_to_open(world, account, market, amount)
+    else:
+        wanted_usd = -world.position[account, market].lots * each_usd * amount
+        lots, aside = _order_to_reduce(world, account, market, amount, hasty), 0
+    if lots == 0:
+        return
+    piece_usd = min(abs(wanted_usd), _piece_usd(world, market, hasty))
+    sent_usd = _place(world, account, market, lots, aside) * each_usd
+    left_usd = abs(wanted_usd) - sent_usd
+    # where margin or makers took less than the book would have, no more is tried
+    if sent_usd > 0.75 * piece_usd and left_usd > max(0.05 * abs(wanted_usd), LEAST_ORDER_USD):
+        state.work = math.copysign(left_usd, wanted_usd)
+        state.work_market = market
+
+
+@lean
+def _piece_usd(world: World, market: int, hasty: bool) -> float:
+    """Largest order that is sent at once, dollars."""
+    s = world.settings[0]
+    share = s.most_order * s.haste if hasty else s.most_order
+    return float(max(share * world.market[market].depth, LEAST_ORDER_USD))
+
+
+@lean
+def _place(world: World, account: int, market: int, lots: int, aside: int) -> int:
+    """Send an order that was found to fit, lots filled; what was set aside comes back if nothing fills."""
     row = world.market[market]
     filled = send(world, account, market, lots, order_ticks(world, market, lots), row.taker_fee, TRADE)
     position = world.position[account, market]
@@ -159,6 +219,7 @@ def _place(world: World, account: int, market: int, lots: int, aside: int) -> No
         world.account[account].cash += aside
     elif aside >= 0 and position.lots * lots > 0:
         world.purse[OPENED] += micro(filled * row.lot * row.mark)
+    return filled
 
 
 @lean
@@ -347,9 +408,12 @@ def _open_more(world: World, account: int, market: int) -> tuple[int, int, float
     """Open or increase towards the trader's leverage: the signed dollars to trade."""
     side = _side(world, account, market)
     equity, _, _, _, gross, _ = figures(world, account, NONE)
-    scatter = math.exp(0.3 * normal_quantile(draw(world, account)))
+    if draw(world, account) * mood(world) > 1.0:
+        # turbulence makes owners look more often, not buy more often
+        return NOTHING, NONE, 0.0
+    scatter = math.exp(SCATTER * normal_quantile(draw(world, account)))
     aimed = equity * world.account[account].leverage * scatter
-    return OPEN, market, side * max(aimed - gross, 0.0) * (0.6 + 0.4 * draw(world, account))
+    return OPEN, market, side * max(aimed - gross, 0.0)
 
 
 @lean
@@ -374,11 +438,11 @@ def _carry(world: World, account: int) -> tuple[int, int, float]:
 
 
 @lean
-def _order_to_reduce(world: World, account: int, market: int, share: float) -> int:
+def _order_to_reduce(world: World, account: int, market: int, share: float, hasty: bool) -> int:
     """Lots that close a share of a position, all of it if the rest would be too small to keep; 0 for none.
 
-    Nobody sells into a book so thin that it would eat up what stands behind the position. A share of two
-    turns the position round, if margin allows it.
+    Nobody sells into a book so thin that it would eat up what stands behind the position; nobody
+    sends more than a piece. A share of two turns the position round, if margin allows it.
     """
     if not holds(world, account, market):
         return 0
@@ -389,6 +453,7 @@ def _order_to_reduce(world: World, account: int, market: int, share: float) -> i
     if share <= 1.0 and (abs(held) - lots) * each_usd < LEAST_ORDER_USD:
         lots = abs(held)
     lots = min(lots, most_lots(world, market))
+    lots = min(lots, math.ceil(_piece_usd(world, market, hasty) / each_usd))
     if lots == 0:
         return 0
     order = -lots if held > 0 else lots
@@ -405,18 +470,18 @@ def _order_to_reduce(world: World, account: int, market: int, share: float) -> i
 def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -> tuple[int, int]:
     """Lots to buy (positive) or sell for up to `wanted_usd`, and micro-dollars set aside for them.
 
-    Halved until initial margin is met and the book is not swept; 0 where even the least order does not fit.
+    Made smaller until initial margin is met and the book is not swept; 0 where not even the least fits.
     """
     state = world.account[account]
     row = world.market[market]
     each_usd = row.lot * row.mark
-    size_usd = min(abs(wanted_usd), world.settings[0].most_order * row.depth)
+    size_usd = min(abs(wanted_usd), _piece_usd(world, market, False))
     if size_usd < LEAST_ORDER_USD:
         return 0, 0
     lots = int(size_usd / each_usd)
     world.purse[INTENDED] += micro(lots * each_usd)
     lots = min(lots, most_lots(world, market))
-    for _ in range(5):
+    for _ in range(10):
         if lots * each_usd < LEAST_ORDER_USD:
             return 0, 0
         order = lots if wanted_usd > 0.0 else -lots
@@ -430,7 +495,7 @@ def _order_to_open(world: World, account: int, market: int, wanted_usd: float) -
                 return order, aside
             position.collateral -= aside
             state.cash += aside
-        lots //= 2
+        lots = lots * 3 // 4
     return 0, 0
 
 

@@ -186,8 +186,9 @@ def test_it_closes_a_fifth_a_step_and_stops_at_the_safety_margin() -> None:
 
 def test_a_small_rest_goes_at_once() -> None:
     rule = RULE._replace(
-        first_share=0.2, step_share=0.2, whole_below_usd=700.0, safety_share=9.0, backstop_share=0.0
-    )
+        first_share=0.2, step_share=0.2, whole_below_usd=700.0, safety_share=9.0, backstop_share=0.0,
+        cooldown_s=1.0,
+    )  # fmt: skip
     stage = one_long(60.0, 98.94, rule._replace(least_step_usd=0.0))
     go_on(stage, 5)
     assert steps_of(stage) == [200, 200, 600]
@@ -224,7 +225,8 @@ def test_steps_are_those_of_the_rule(of_start: int, first: float, later: float, 
 
 
 def test_the_largest_position_goes_first() -> None:
-    stage = Stage([200.0, 1e6], rule=RULE._replace(whole_below_usd=math.inf, backstop_share=0.0), markets=3)
+    rule = RULE._replace(whole_below_usd=math.inf, backstop_share=0.0, cooldown_s=1.0)
+    stage = Stage([200.0, 1e6], rule=rule, markets=3)
     for market, lots in ((0, 700), (1, 1_300), (2, 500)):
         stage.fill(0, 1, market, lots, 100.0 / 10**market)
     for market in range(3):

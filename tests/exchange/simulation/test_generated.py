@@ -18,7 +18,7 @@ from exchange.units import DAY_US
 
 DAY = 1_440
 BETA = np.array([1.0, 1.3, 1.45, 1.4, 1.5, 1.6])
-OWN = np.array([0.008, 0.014, 0.022, 0.028, 0.03, 0.034])
+OWN = np.array([0.0064, 0.0112, 0.0176, 0.0224, 0.024, 0.0272])
 HABITS = Habits(
     start_price=np.array([94_000.0, 3_350.0, 190.0, 35.0, 0.7, 1e-5]),
     beta=BETA,
@@ -129,7 +129,9 @@ def test_jumps_set_off_jumps():
 @pytest.mark.parametrize("scenario", ["default", "crash", "october-2025"])
 def test_one_crash_after_the_history_where_the_scenario_puts_it(scenario, seed):
     terms, days, history_days = SCENARIOS[scenario], 9, 3
-    path = paths(scenario, days, history_days, seed)
+    # deep enough to be told from an ordinary bad hour
+    terms = terms._replace(least_fall=max(terms.least_fall, 0.07), most_fall=max(terms.most_fall, 0.09))
+    path = paths(terms, days, history_days, seed)
     worst = hour_returns(path.close[:, 0])
     assert worst[: history_days * DAY - 60].min() > -0.05
     at = worst.argmin()

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from exchange.errors import InputError
 from exchange.simulation.population import (
+    LEAST_ALERT,
     LEAST_LEVERAGE,
     LEAST_MAKERS,
     LEAST_WEALTH_USD,
     MIX,
+    MOST_ALERT,
     MOST_LEVERAGE,
     MOST_MAKERS,
     MOST_WEALTH_USD,
@@ -97,6 +99,20 @@ def test_habits_stay_within_their_bounds(crowd: Population) -> None:
     assert ((people["rescue"] == 0.0) | (people["rescue"] >= 0.2)).all() and people["rescue"].max() < 1.0
     assert not people["isolated"][np.isin(people["kind"], (CARRY, HEDGER, WHALE))].any()
     assert 0.05 < people["isolated"].mean() < 0.15
+    assert people["alert"].min() >= LEAST_ALERT and people["alert"].max() <= MOST_ALERT
+
+
+def test_large_accounts_are_the_more_careful(crowd: Population) -> None:
+    people = traders(crowd)
+    people = people[people["kind"] == RETAIL]
+    wealth = (people["deposit"] + people["pledge"]) / MICRO
+    small, large = people[wealth < 1_000.0], people[wealth > 20_000.0]
+    assert len(large) > 50
+    assert (large["stop"] > 0.0).mean() > 1.5 * (small["stop"] > 0.0).mean()
+    assert (large["rescue"] > 0.0).mean() > 1.5 * (small["rescue"] > 0.0).mean()
+    assert np.median(large["alert"]) > 10.0 * np.median(small["alert"])
+    assert np.median(large["leverage"]) < 0.95 * np.median(small["leverage"])
+    assert large["alert"].min() < np.median(small["alert"]), "some large ones are careless"
 
 
 def test_tastes_are_cumulative_and_popular_markets_are_chosen_more(crowd: Population) -> None:

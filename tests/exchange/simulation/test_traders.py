@@ -22,7 +22,10 @@ from exchange.simulation.state import (
 )  # fmt: skip
 from exchange.simulation.traders import (
     CUSHION,
+    OPEN,
+    _act,
     _answer_call,
+    _open_more,
     _order_to_open,
     _order_to_reduce,
     _side,
@@ -52,7 +55,7 @@ def trader(
     state = stage.world.account
     for name, value in {
         "kind": RETAIL, "leverage": 3.0, "deals_a_day": 5.0, "long_share": 0.6, "trend": 0.0, "rescue": 0.0,
-        "stop": 0.0, "stubborn": 0.3, "deposit": round(deposit * MICRO), "pledge": 0, **habits,
+        "stop": 0.0, "stubborn": 0.3, "alert": 1.0, "deposit": round(deposit * MICRO), "pledge": 0, **habits,
     }.items():  # fmt: skip
         state[name][0] = value
     state["minute"] = -1
@@ -157,7 +160,7 @@ def test_an_order_to_reduce_leaves_no_crumbs_and_never_turns_round(
     stage: Stage, market: int, share: float
 ) -> None:
     held = stage.lots(0)[market]
-    order = _order_to_reduce(stage.world, 0, market, share)
+    order = _order_to_reduce(stage.world, 0, market, share, True)
     assert order * held <= 0 and abs(order) <= abs(held)
     if held and order:
         left = abs(held + order) * float(
@@ -171,8 +174,8 @@ def test_an_order_to_reduce_leaves_no_crumbs_and_never_turns_round(
 def test_fear_rises_towards_a_margin_call_and_is_none_far_from_it(first: float, second: float) -> None:
     world = trader(100.0).world
     low, high = sorted((first, second))
-    assert hurry(world, low) >= hurry(world, high) >= 0.0
-    assert (hurry(world, high) == 0.0) == (high >= LEVELS[0])
+    assert hurry(world, 0, low) >= hurry(world, 0, high) >= 0.0
+    assert (hurry(world, 0, high) == 0.0) == (high >= LEVELS[0])
 
 
 def test_owners_look_as_often_as_is_their_habit() -> None:
@@ -329,12 +332,61 @@ def test_who_carries_stands_where_funding_pays(funding: float, side: int) -> Non
 
 
 def test_nobody_drains_a_position_into_an_empty_book() -> None:
-    stage = trader(1_000.0)
+    stage = trader(1_000.0, changes={"most_order": 2.0, "haste": 2.0})
     stage.fill(0, HOUSE, 0, 5_000, 100.0)
-    assert _order_to_reduce(stage.world, 0, 0, 1.0) == -5_000
+    assert _order_to_reduce(stage.world, 0, 0, 1.0, True) == -5_000
     stage.world.market["depth"][0] = 1_500.0
-    order = _order_to_reduce(stage.world, 0, 0, 1.0)
+    order = _order_to_reduce(stage.world, 0, 0, 1.0, True)
     # three percent of the price is as far as one order goes: 3 x 1,500 dollars
     assert order == pytest.approx(-4_500, abs=2)
     stage.world.market["spread"][0] = 0.15
-    assert _order_to_reduce(stage.world, 0, 0, 1.0) == 0
+    assert _order_to_reduce(stage.world, 0, 0, 1.0, True) == 0
+
+
+@pytest.mark.parametrize(("hasty", "lots"), [(False, 1_200), (True, 4_800)])
+def test_who_is_not_in_haste_sends_no_more_than_a_piece(hasty: bool, lots: int) -> None:
+    stage = trader(1_000.0, changes={"most_order": 0.12, "haste": 4.0})
+    stage.fill(0, HOUSE, 0, 5_000, 100.0)
+    stage.world.market["depth"][0] = 10_000.0
+    assert _order_to_reduce(stage.world, 0, 0, 1.0, hasty) == pytest.approx(-lots, abs=2)
+
+
+def test_an_order_that_the_book_is_too_thin_for_is_sent_in_pieces_until_it_is_done() -> None:
+    stage = trader(1_000.0, leverage=3.0, long_share=1.0)
+    stage.world.taste[0] = [1.0, 1.0, 1.0]
+    stage.world.market["base_depth"][0] = stage.world.market["depth"][0] = 5_000.0
+    _act(stage.world, 0, 0, OPEN, 2_000.0, False)
+    held = [stage.lots(0)[0]]
+    state = stage.world.account
+    while state["work"][0] != 0.0:
+        assert state["work"][0] == pytest.approx(2_000.0 - held[-1] * 1.0, rel=0.02)
+        visit(stage.world, 0)
+        held.append(stage.lots(0)[0])
+        assert held[-1] > held[-2], "each piece adds"
+        assert held[-1] - held[-2] <= 0.12 * 5_000.0
+    assert len(held) == 4 and held[-1] == pytest.approx(2_000, rel=0.03)
+
+
+def test_nobody_goes_on_adding_near_a_margin_call() -> None:
+    stage = trader(1_000.0, leverage=12.0)
+    stage.fill(0, HOUSE, 0, 10_000, 100.0)
+    stage.mark(0, 98.0)
+    assert 1.0 < ratio(stage) < 2.0
+    stage.world.account["work"][0], stage.world.account["work_market"][0] = 500.0, 0
+    visit(stage.world, 0)
+    assert stage.lots(0)[0] <= 10_000 and stage.world.account["work"][0] == 0.0
+
+
+def test_turbulence_does_not_make_anybody_buy_more_often() -> None:
+    opened = []
+    for fast in (1.0, 50.0):
+        stage = trader(1_000.0, long_share=1.0)
+        stage.world.market["variance"] = stage.world.market["calm_variance"] * fast
+        count = 0
+        for _ in range(400):
+            action, _, _ = _open_more(stage.world, 0, 0)
+            count += action == OPEN
+        opened.append(count)
+    assert opened[0] == 400
+    # 50 times as many looks, a fiftieth of them buys: 400 / 50 give or take four standard deviations
+    assert 0 < opened[1] < 8 + 4 * 8**0.5
