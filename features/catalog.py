@@ -312,6 +312,10 @@ FEATURES: tuple[Feature, ...] = (
             "the volatility forecast asks for {:+.1f} in logs against the usual level"),
     Feature("mark_age_s", "staleness", "seconds", 0, _POSITIONS,
             "age of the oldest mark among the positions' markets", "the oldest mark is {:.0f} s old"),
+    Feature("cushion_hazard_1h", "volatility", "logit", 1, _BOOK,
+            "once closed by force, first passage of what is left, maintenance margin less slippage and fee, "
+            "within an hour, volatility half-way between shrunk and forecast",
+            "structural risk of negative equity once liquidated, logit {:.1f}"),
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

@@ -42,6 +42,7 @@ from features.state import (
     SIGMA_AHEAD_24H,
     SIGMA_HAR,
     SIGMA_MEAN,
+    SIGMA_PRIOR,
     SIGMA_SLOW,
     TRADED,
     TRANSFERS_SEEN,
@@ -70,7 +71,7 @@ from features.structural import jump_passage, logit, mixed_first_passage, prior_
 ) = range(15)
 FIGURES = 15
 
-FEATURES = 89
+FEATURES = 90
 
 VAR_99 = 2.3263478740408408
 """Quantile of the standard normal: value at risk at 99%."""
@@ -203,6 +204,9 @@ def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) ->
     bankrupt = mixed_first_passage(sums.worst_bankruptcy)
     out[46] = logit(bankrupt) if not math.isnan(bankrupt) else math.nan
     out[47] = sums.worst_bankruptcy
+    hour = pool_sigma(own[SIGMA_PRIOR], total[SIGMA_PRIOR]) * math.sqrt(HOUR_S)
+    left = over(sums.maintenance - sums.slippage - sums.closing_fees, hour)
+    out[89] = logit(mixed_first_passage(left)) if not math.isnan(left) else math.nan
 
 
 @compiled

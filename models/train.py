@@ -43,10 +43,41 @@ TREE_FEATURES = (
     "buffer_over_sigma_48h",
     "buffer_over_sigma_har",
     "buffer_over_sigma_slow",
+    "buffer_over_sigma_ahead_24h",
+    "stress_market_over_buffer",
+    "stress_single_over_buffer",
+    "jump_hazard_24h",
     "slippage_over_buffer",
     "position_over_depth",
+    "pressure_3pct",
+    "pressure_10pct",
+    "queue_ahead_over_depth",
+    "ignition_over_sigma",
+    "owner_margin_ratio",
+    "rescues",
+    "past_liquidations",
+    "equity_change",
+    "added_to_losers",
 )
-"""Columns that trees may read: of the account, with a direction of risk."""
+"""Columns that trees of a hazard may read: what speaks of the account, its queue or its habits."""
+
+CUSHION_HAZARD = "cushion_hazard_1h"
+LOSS_FEATURES = (
+    "cushion_over_closing_cost",
+    "effective_leverage",
+    "concentration",
+    "portfolio_sigma_day",
+    "slippage_to_close_bps",
+    "slippage_double_bps",
+    "position_over_depth",
+    "position_over_open_interest",
+    "pressure_3pct",
+    "pressure_10pct",
+    "ignition_over_sigma",
+    "bankruptcy_hazard_24h",
+    "haircut_share",
+)
+"""Columns that trees of what follows a liquidation may read: what closing meets, and what cushions it."""
 
 PARAMETERS: dict[str, Any] = {
     "objective": "binary",
@@ -65,7 +96,10 @@ PARAMETERS: dict[str, Any] = {
 ROUNDS = (0, 30, 60, 120)
 """Numbers of trees to choose from; few, since the prior does most."""
 
-FOLDS = 4
+FOLDS = 6
+CLEAR_GAIN = 2.0
+"""Standard errors over walk-forward folds by which trees must rank better to be let in."""
+
 FEWEST_EVENTS = 30
 """Accounts with an event that a head needs before anything but a constant is fitted."""
 
@@ -117,7 +151,7 @@ def train(
     if not any(head.facts["events"] for head in heads):
         raise InputError("there is nothing to learn from: no liquidation within a day of any decision time")
     progress("negative equity")
-    heads += [_negative(rows), _severity(rows)]
+    heads += [_negative(rows, seed), _severity(rows, seed)]
     known = ~np.isnan(rows.features)
     read = {column for head in heads for column in (head.spec.offset, *head.spec.features)} - {None}
     required = [
@@ -250,13 +284,16 @@ def _boost(
 
 
 def _margin(booster: lgb.Booster, features: Floats, rounds: int) -> Floats:
+    if rounds == 0:  # LightGBM takes 0 for all
+        return np.zeros(len(features))
     return np.asarray(booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=1))
 
 
 def _choose_rounds(outside: dict[int, Floats], offset: Floats, came: Flags, folds: list[Fold]) -> int:
     """The number of trees with the best mean average precision over the folds.
 
-    None at all unless the gain over none is larger than its standard error: one fold's gain is another's loss.
+    None at all unless the gain over none is `CLEAR_GAIN` times its standard error: what one episode gains
+    another loses.
     """
     if not folds:
         return 0
@@ -272,7 +309,7 @@ def _choose_rounds(outside: dict[int, Floats], offset: Floats, came: Flags, fold
     best = max(ROUNDS, key=lambda count: float(scores[count].mean()))
     gain = scores[best] - scores[0]
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return best if float(gain.mean()) > error else 0
+    return best if float(gain.mean()) > CLEAR_GAIN * error else 0
 
 
 def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
@@ -292,33 +329,36 @@ def sigmoid(score: Floats) -> Floats:
 # ---- what follows from a liquidation ---------------------------------------------------------------
 
 
-def _negative(rows: Rows) -> TrainedHead:
-    """Negative equity within a day given liquidation: the share of accounts, with half a case added.
+def _negative(rows: Rows, seed: int) -> TrainedHead:
+    """Negative equity within a day given liquidation: the passage of the cushion, calibrated, and trees.
 
-    Cases are counted once an account, since the rows of one failure are copies of each other.
+    With few cases the share of accounts, with half a case added. Cases are counted once an account, since
+    the rows of one failure are copies of each other.
     """
+    name = "negative_given_liquidation"
     end_us = rows.label_end_us[:, -1]
     known = end_us != NO_LABEL_END
-    liquidated = known & (rows.liquidated_us <= end_us)
-    negative = known & (rows.negative_us <= end_us)
-    cases = len(np.unique(rows.account[negative]))
-    accounts = len(np.unique(rows.account[liquidated | negative]))
-    share = (cases + 0.5) / (accounts + 1.0)
-    facts = {
-        "rows": int(liquidated.sum()),
-        "events": int(negative.sum()),
-        "accounts": cases,
-        "fitted": "constant",
-    }
-    spec = HeadSpec("negative_given_liquidation", intercept=math.log(share / (1.0 - share)))
-    return TrainedHead(spec, None, facts)
+    came = rows.negative_us <= end_us
+    chosen = np.flatnonzero(known & ((rows.liquidated_us <= end_us) | came))
+    account, came = rows.account[chosen], came[chosen]
+    cases, accounts = len(np.unique(account[came])), len(np.unique(account))
+    facts: dict[str, Any] = {"rows": len(chosen), "events": int(came.sum()), "accounts": cases}
+    features = rows.features[chosen]
+    offset = catalog.index(CUSHION_HAZARD)
+    prior = features[:, offset]
+    if min(cases, accounts - cases) < FEWEST_EVENTS or not np.isfinite(prior).all():
+        share = (cases + 0.5) / (accounts + 1.0)
+        spec = HeadSpec(name, intercept=math.log(share / (1.0 - share)))
+        return TrainedHead(spec, None, facts | {"fitted": "constant"})
+    columns = [catalog.index(feature) for feature in LOSS_FEATURES]
+    folds = _folds(rows.time_us[chosen], end_us[chosen], came)
+    grown = _grow(features, columns, prior, came, folds, seed)
+    calibration = _platt(prior[grown.judged] + grown.margin, came[grown.judged])
+    return _headed(name, grown, columns, offset, calibration, facts | {"fitted": "calibrated cushion"})
 
 
-def _severity(rows: Rows) -> TrainedHead:
-    """Shortfall over gross notional given negative equity: total over total, once an account.
-
-    A constant: cases are far too few to fit anything (`facts` says how few).
-    """
+def _severity(rows: Rows, seed: int) -> TrainedHead:
+    """Shortfall over gross notional given negative equity: total over total, and trees where cases allow."""
     end_us = rows.label_end_us[:, -1]
     negative = np.flatnonzero((end_us != NO_LABEL_END) & (rows.negative_us <= end_us))
     last = {
@@ -328,8 +368,45 @@ def _severity(rows: Rows) -> TrainedHead:
     lost = float(np.nansum(rows.shortfall_usd[chosen]))
     at_risk = float(np.nansum(rows.figures[chosen, figure.GROSS_NOTIONAL_USD]))
     share = min(lost / at_risk, 1.0) if at_risk > 0.0 else DEFAULT_SEVERITY
-    facts = {"rows": len(negative), "events": len(negative), "accounts": len(chosen), "fitted": "constant"}
-    return TrainedHead(HeadSpec("severity", intercept=share, link="identity"), None, facts)
+    facts: dict[str, Any] = {"rows": len(negative), "events": len(negative), "accounts": len(chosen)}
+    constant = HeadSpec("severity", intercept=share, link="identity")
+    if len(chosen) < FEWEST_EVENTS:
+        return TrainedHead(constant, None, facts | {"fitted": "constant", "rounds": 0})
+    # Rows of one failure are copies: together they weigh as much as one.
+    copies = np.bincount(rows.account[negative])[rows.account[negative]]
+    gross = rows.figures[negative, figure.GROSS_NOTIONAL_USD]
+    part = np.clip(rows.shortfall_usd[negative] / gross, 0.0, 1.0)
+    columns = [catalog.index(feature) for feature in LOSS_FEATURES]
+    booster, rounds = _grow_severity(
+        rows.features[negative][:, columns], part - share, 1.0 / copies,
+        _folds(rows.time_us[negative], end_us[negative], np.ones(len(negative), bool)), seed,
+    )  # fmt: skip
+    if booster is None:
+        return TrainedHead(constant, None, facts | {"fitted": "constant", "rounds": 0})
+    spec = HeadSpec("severity", booster.dump_model(), tuple(columns), intercept=share, link="identity")
+    return TrainedHead(spec, booster, facts | {"fitted": "trees", "rounds": rounds})
+
+
+def _grow_severity(
+    features: Floats, excess: Floats, weight: Floats, folds: list[Fold], seed: int
+) -> tuple[lgb.Booster | None, int]:
+    """Trees of what severity exceeds its mean by, as many as lower the squared error of walk-forward most."""
+    parameters = PARAMETERS | {
+        "objective": "regression", "boost_from_average": False, "min_data_in_leaf": 50, "seed": seed
+    }  # fmt: skip
+
+    def grown(chosen: Integers | slice, rounds: int) -> lgb.Booster:
+        data = lgb.Dataset(features[chosen], excess[chosen], weight=weight[chosen])
+        return lgb.train(parameters, data, num_boost_round=rounds)
+
+    error = dict.fromkeys(ROUNDS, 0.0)
+    for fold in folds:
+        booster = grown(fold.training, ROUNDS[-1])
+        for count in ROUNDS:
+            missed = excess[fold.validation] - _margin(booster, features[fold.validation], count)
+            error[count] += float(np.average(missed**2, weights=weight[fold.validation]))
+    best = min(ROUNDS, key=lambda count: error[count])
+    return (grown(slice(None), best), best) if best else (None, 0)
 
 
 # ---- baselines -------------------------------------------------------------------------------------
