@@ -255,7 +255,8 @@ def _behaviour(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> 
     out[69] = _log10(sums.holding_s / sums.gross / HOUR_S, 1e-3)
     out[70] = paid + over(keep * facts.habit[PAID_IN], equity)
     out[71] = paid + over(keep * facts.habit[PAID_OUT], equity)
-    out[72] = paid + keep * facts.habit[RESCUED]
+    watched = math.nan if math.isnan(facts.lowest_ratio) else paid  # by a sweep that knew its margin ratio
+    out[72] = watched + keep * facts.habit[RESCUED]
     known = state.clock[FILLS_SEEN] != 0 or state.clock[DEFAULTS_SEEN] != 0
     since_h = min(_age_s(now, float(facts.liquidated)) / HOUR_S, FAR) if facts.liquidated >= 0 else FAR
     out[73] = keep * facts.habit[LIQUIDATED] if known else math.nan
