@@ -46,18 +46,9 @@ ASSET_PRICES = (1.0, 31.0, 1_500.0)
 WEIGHTS = ((1.0, 1.0), (0.9, 1.1), (0.8, 1.25))
 """The first asset is a dollar."""
 STEPS = (
-    SECOND,
-    20 * SECOND,
-    MINUTE,
-    7 * MINUTE,
-    15 * MINUTE,
-    30 * MINUTE,
-    40 * MINUTE,
-    HOUR,
-    5 * HOUR,
-    3 * DAY,
-    40 * DAY,
-)
+    SECOND, 20 * SECOND, MINUTE, 7 * MINUTE, 15 * MINUTE, 15 * MINUTE, 20 * MINUTE, 20 * MINUTE, 30 * MINUTE,
+    40 * MINUTE, HOUR, 5 * HOUR, 3 * DAY, 40 * DAY,
+)  # fmt: skip
 
 FIGURE_NAMES = {
     getattr(emit, name): name
@@ -179,6 +170,17 @@ def account_row(time: int, account: int, owner: int = -1, isolated: bool = False
 
 def transfer(time: int, account: int, dollars: float) -> Row:
     return Row(TRANSFER, time, account, -1, (dollars,))
+
+
+def blocks(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows with those that follow them as a part of them, which no batch may tear apart."""
+    found: list[list[Row]] = []
+    for row in rows:
+        if row.kind in (TIER, LEVEL, POSITION, BALANCE):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 # ---- streams by chance
@@ -314,7 +316,7 @@ def moment(
     some(ASSETS, 0.03, lambda key: [Row(ASSET, time, key, -1, WEIGHTS[key])])
     some(ASSETS, 0.3, price)
     some(MARKETS, 0.6, mark)
-    some(MARKETS, 0.4, lambda key: book_by_chance(chance, time, key, marks[key]))
+    some(MARKETS, 0.7, lambda key: book_by_chance(chance, time, key, marks[key]))
     some(MARKETS, 0.2, lambda key: [Row(FUNDING, time, key, -1, (round(chance.uniform(-1e-3, 1e-3), 7),))])
     some(ACCOUNTS, 0.1, lambda key: [transfer(time, key, chance.choice((-50.0, 2.5, 700.0)))])
     some(ACCOUNTS, 0.3, trade)

@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 
 from features import catalog
 from features.events import (
+    ACCOUNT,
     ASSET_PRICE,
     BALANCE,
     BAR,
     BOOK,
     FILL,
+    LEVEL,
     MARKET,
+    OBSERVED,
     POSITION,
     SNAPSHOT,
+    TIER,
+    TRANSFER,
 )
 from features.state import (
     FREE_BALANCE,
@@ -52,16 +57,14 @@ def assert_alike(a: Venue, b: Venue) -> None:
 @laws
 @given(streams.chances, st.integers(0, 12), st.sampled_from((1e-3, 1.0, 40.0, 2_000.0, 1e6)))
 def test_a_deposit_moves_no_feature_towards_risk(chance: Random, moments: int, dollars: float) -> None:
-    rows = streams.stream(chance, moments)
-    before = all_vectors(streams.after(rows))
+    rows = [streams.transfer(streams.START, ACCOUNTS, 1.0), *streams.stream(chance, moments)]
+    before = all_vectors(streams.after(rows, accounts=ACCOUNTS + 1))
     deposits = [streams.transfer(rows[-1].time_us, account, dollars) for account in range(ACCOUNTS)]
-    after = all_vectors(streams.after(rows + deposits))
+    after = all_vectors(streams.after(rows + deposits, accounts=ACCOUNTS + 1))
     for poor, rich in zip(before, after, strict=True):
         for feature in catalog.FEATURES if poor else ():
             old, new = poor[feature.name], rich[feature.name]
             assert math.isnan(old) == math.isnan(new), feature.name
-            if feature.name == "funding_carry_day" and old < 0.0:
-                continue  # who receives funding receives less of it per dollar of equity
             assert not feature.direction * (new - old) > 1e-9 * max(1.0, abs(old)), feature.name
 
 
@@ -140,10 +143,13 @@ def test_how_events_are_cut_into_batches_does_not_matter(
     chance: Random, moments: int, cuts: list[float]
 ) -> None:
     rows = streams.stream(chance, moments)
+    parts = streams.blocks(rows)
     cut = streams.venue()
-    ends = sorted({0, len(rows), *(int(share * len(rows)) for share in cuts)})
+    ends = sorted({0, len(parts), *(int(share * len(parts)) for share in cuts)})
     for start, end in pairwise(ends):
-        assert cut.apply(streams.batch(rows[start:end])) == end - start
+        some = [row for part in parts[start:end] for row in part]
+        assert cut.apply(streams.batch(some)) == len(some)
+        cut.open_vectors()  # nor does what is asked in between
     assert_alike(cut, streams.after(rows))
 
 
@@ -167,10 +173,10 @@ def test_asking_changes_nothing(chance: Random, moments: int) -> None:
 def test_room_does_not_matter(chance: Random, moments: int) -> None:
     rows = streams.stream(chance, moments)
     small, large = streams.venue(), streams.venue()
-    small.state = new_state(1, 1, 1, 1)
-    large.state = new_state(64, 64, 2_000, 5_000)
-    for row in rows:  # one by one, so that every table grows as late as it can
-        small.apply(streams.batch([row]))
+    small.state = new_state(1, 1, 1, 1, 1)
+    large.state = new_state(64, 64, 2_000, 5_000, 500)
+    for part in streams.blocks(rows):  # one by one, so that every table grows as late as it can
+        small.apply(streams.batch(part))
     large.apply(streams.batch(rows))
     assert_alike(small, large)
 
@@ -265,21 +271,88 @@ def test_two_batches_in_turns_have_room_for_both() -> None:
 @laws
 @given(streams.chances, st.integers(0, 12), st.permutations(range(ACCOUNTS)))
 def test_the_order_of_accounts_does_not_matter(chance: Random, moments: int, order: list[int]) -> None:
+    """But for rounding in what is summed up over all of them."""
     rows = streams.stream(chance, moments)
-    blocks: list[list[Row]] = []
-    for row in rows:
-        if row.kind in (POSITION, BALANCE) and blocks:
-            blocks[-1].append(row._replace(key=order[row.key]))
-        elif row.kind in (MARKET, BAR, BOOK, ASSET_PRICE) or row.kind < 8 or row.key < 0:
-            blocks.append([row])
-        else:
-            blocks.append([row._replace(key=order[row.key])])
-    blocks.sort(
-        key=lambda block: (block[0].time_us, block[0].kind, block[0].key if block[0].kind >= 8 else 0)
+    renamed = [
+        row._replace(key=order[row.key]) if row.kind >= ACCOUNT and row.key >= 0 else row for row in rows
+    ]
+    parts = streams.blocks(renamed)
+    parts.sort(
+        key=lambda part: (part[0].time_us, part[0].kind, part[0].key if part[0].kind >= ACCOUNT else 0)
     )
-    renamed = all_vectors(streams.after([row for block in blocks for row in block]))
+    found = all_vectors(streams.after([row for part in parts for row in part]))
     for account, vector in enumerate(all_vectors(streams.after(rows))):
-        assert streams.same(vector, renamed[order[account]]) == []
+        other = found[order[account]]
+        for name in streams.same(vector, other):
+            assert name in OF_ALL
+            assert other[name] == pytest.approx(vector[name], rel=1e-9, abs=1e-9, nan_ok=True), name
+
+
+OF_ALL = {
+    feature.name
+    for feature in catalog.FEATURES
+    if feature.family in ("liquidation pressure", "linked accounts", "regime")
+} | set(catalog.PRIOR_HAZARDS)
+"""What depends on other accounts; the prior does through the regime that it follows."""
+
+
+@laws
+@given(streams.chances, st.integers(0, 12))
+def test_other_accounts_change_only_what_speaks_of_all(chance: Random, moments: int) -> None:
+    rows = streams.stream(chance, moments)
+    alone = [
+        row if row.kind < ACCOUNT or row.key <= 0 else Row(OBSERVED, row.time_us, -1, -1, ()) for row in rows
+    ]
+    seen = [
+        streams.fill(streams.START, ACCOUNTS, 0, 1.0, 1.0),
+        streams.transfer(streams.START, ACCOUNTS, 1.0),
+    ]
+    seen.append(streams.default(streams.START, ACCOUNTS))  # the tables are there in both
+    one, other = (streams.after([*seen, *some], accounts=ACCOUNTS + 1) for some in (alone, rows))
+    vector, company = streams.vector(one), streams.vector(other)
+    assert set(streams.same(vector, company)) <= OF_ALL
+
+
+def test_company_does_change_what_speaks_of_all() -> None:
+    """The law above would hold of columns that say nothing, too."""
+    changed: set[str] = set()
+    for seed in range(60):
+        rows = streams.stream(Random(seed), 30)
+        alone = [row for row in rows if row.kind < ACCOUNT or row.key <= 0]
+        one, other = (streams.vector(streams.after(some)) for some in (alone, rows))
+        changed |= set(streams.same(one, other)) if one else set()
+    assert changed >= OF_ALL
+
+
+# ---- money
+
+
+def in_money(row: Row, share: float) -> Row:
+    """The same in a money of which a dollar is worth `share`; the number of dollars held grows with it."""
+    v = list(row.values)
+    dollars = {
+        MARKET: (0,), TIER: (0,), BAR: (0, 1, 2, 3, 4, 5, 6), BOOK: (0, 1), LEVEL: (1, 2), ASSET_PRICE: (0,),
+        TRANSFER: (0,), FILL: (1, 2), SNAPSHOT: (0, 1, 2, 3), POSITION: (1, 2, 3), BALANCE: (),
+    }.get(row.kind, ())  # fmt: skip
+    if row.kind == BALANCE and row.sub == 0:
+        dollars = (0,)
+    if row.kind == ASSET_PRICE and row.key == 0:
+        dollars = ()
+    return row._replace(values=tuple(x * share if k in dollars else x for k, x in enumerate(v)))
+
+
+@laws
+@given(streams.chances, st.integers(0, 12), st.sampled_from((-3, 1, 12)))
+def test_the_money_that_all_is_counted_in_does_not_matter(chance: Random, moments: int, power: int) -> None:
+    """But for the size of the account, and for cents, which count as a cent."""
+    rows = streams.stream(chance, moments)
+    scaled = [in_money(row, 2.0**power) for row in rows]
+    one, other = all_vectors(streams.after(rows)), all_vectors(streams.after(scaled))
+    for vector, same in zip(one, other, strict=True):
+        differing = {name for name in streams.same(vector, same) if not name.endswith("_USD")}
+        assert differing <= {"log_equity", "equity_change"}
+        if vector and vector["EQUITY_USD"] > 1.0:
+            assert same["log_equity"] - vector["log_equity"] == pytest.approx(power * math.log10(2.0))
 
 
 @laws

@@ -21,7 +21,7 @@ from tests.features import streams
 from tests.oracle.feature_oracle import Answer, Names, Row, answers
 
 RELATIVE = 1e-9
-HAZARDS = {*catalog.PRIOR_HAZARDS, "jump_hazard_24h", "bankruptcy_hazard_24h"}
+HAZARDS = {*catalog.PRIOR_HAZARDS, "jump_hazard_24h", "bankruptcy_hazard_24h", "cushion_hazard_1h"}
 # differences of nearly equal numbers
 ABSOLUTE = (
     {feature.name: 1e-10 for feature in catalog.FEATURES if feature.unit.startswith("log")}
@@ -100,7 +100,7 @@ def test_every_column_is_as_the_oracle_says(chance: Random, moments: int, cut: f
     compare_at(rows, [math.ceil(cut * len(rows))])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(10))
 def test_every_column_is_as_the_oracle_says_on_streams_by_seed(seed: int) -> None:
     rows = streams.stream(Random(seed), 40)
     assert compare_at(rows, [len(rows) // 3, 2 * len(rows) // 3]) > 0
@@ -118,7 +118,7 @@ def test_two_months_of_uneven_bars_wrap_the_ring_of_hours(seed: int) -> None:
 @pytest.mark.real_data
 def test_real_accounts_are_as_the_oracle_says(drift: Path) -> None:
     """A venue of some of them: what all accounts do together is theirs alone."""
-    until_us = 1_668_600_000 * streams.SECOND  # eight days
+    until_us = 1_668_300_000 * streams.SECOND  # five days
     everybody = Venue()
     rows: list[Row] = []
     for events in event_batches(Dataset.open(drift), until_us, everybody):
@@ -126,7 +126,7 @@ def test_real_accounts_are_as_the_oracle_says(drift: Path) -> None:
         columns = (column.tolist() for column in events)
         rows += [Row(*row[:4], tuple(row[4])) for row in zip(*columns, strict=True)]
     opened = everybody.open_vectors().account
-    assert len(opened) > 40
+    assert len(opened) > 20
     some = set(np.random.default_rng(3).choice(opened, 4, replace=False).tolist())
     rows = [row for row in rows if row.kind < ACCOUNT or row.key in some or row.kind == OBSERVED]
     venue = Venue()

@@ -66,7 +66,7 @@ def _answer(look: Look, sweeps: Sweeps) -> Answer:
     books = Books(look)
     features = (
         leverage(look, books)
-        | volatility(look, sweeps)
+        | volatility(look, books, sweeps)
         | order_book(look, books)
         | pressure(look, books, sweeps)
         | behaviour(look)
@@ -114,7 +114,7 @@ def leverage(look: Look, books: Books) -> dict[str, float]:
 # ---- volatility
 
 
-def volatility(look: Look, sweeps: Sweeps) -> dict[str, float]:
+def volatility(look: Look, books: Books, sweeps: Sweeps) -> dict[str, float]:
     collateral, buffer, gross = look.collateral, look.buffer, look.gross
     fast, slow = sigma(look.exposures["1h"]), sigma(look.exposures["48h"])
     least = 1e-12 * gross
@@ -129,6 +129,8 @@ def volatility(look: Look, sweeps: Sweeps) -> dict[str, float]:
         rate = 0.5 * 0.5 * min((0.03 / max(nearest, 1e-12)) ** 3, 1.0)
         jump = logit_of(1.0 - math.exp(-rate))
     bankrupt = look.to_bankruptcy
+    closing = books.slippage_usd(1.0) + sum(look.closing_fee.values())
+    left = over(sum(look.needed.values()) - closing, look.sigma_day("prior") / math.sqrt(24.0))
     jumps = sum(look.size[m] * jump_share(market.points) for m, market in look.markets.items())
     return {
         "buffer_over_sigma": look.nearness("mean"),
@@ -158,6 +160,7 @@ def volatility(look: Look, sweeps: Sweeps) -> dict[str, float]:
         "jump_hazard_24h": jump,
         "bankruptcy_hazard_24h": NAN if math.isnan(bankrupt) else logit_of(bounded(passage(bankrupt))),
         "equity_over_sigma": bankrupt,
+        "cushion_hazard_1h": NAN if math.isnan(left) else logit_of(bounded(passage(left))),
     }  # fmt: skip
 
 
@@ -370,7 +373,8 @@ def behaviour(look: Look) -> dict[str, float]:
         "paid_in": paid + over(lately([(t.time_us, max(t.dollars, 0.0)) for t in account.transfers]), equity),
         "paid_out": paid
         + over(lately([(t.time_us, max(-t.dollars, 0.0)) for t in account.transfers]), equity),
-        "rescues": paid + lately([(t.time_us, 1.0) for t in account.transfers if t.is_rescue]),
+        "rescues": (NAN if math.isnan(lowest_ratio(account)) else paid)
+        + lately([(t.time_us, 1.0) for t in account.transfers if t.is_rescue]),
         "past_liquidations": outcomes + lately([(time_us, 1.0) for time_us, _ in account.liquidations]),
         "hours_since_liquidation": outcomes + min(since_h, FAR),
         "drawdown": NAN if math.isnan(best) else max(over(best - equity, best), 0.0),
