@@ -346,7 +346,8 @@ def _negative(rows: Rows, seed: int) -> TrainedHead:
     features = rows.features[chosen]
     offset = catalog.index(CUSHION_HAZARD)
     prior = features[:, offset]
-    if min(cases, accounts - cases) < FEWEST_EVENTS or not np.isfinite(prior).all():
+    spared = len(np.unique(account[~came]))
+    if min(cases, spared) < FEWEST_EVENTS or not np.isfinite(prior).all():
         share = (cases + 0.5) / (accounts + 1.0)
         spec = HeadSpec(name, intercept=math.log(share / (1.0 - share)))
         return TrainedHead(spec, None, facts | {"fitted": "constant"})

@@ -85,7 +85,7 @@ def train_model(
         )
         bundle = Bundle.open(folder, catalog.fingerprint())
         with progress(None, "recording the run"):
-            _record(bundle, trained, judged, rows, described, uri)
+            record(bundle, trained, judged, rows, described, uri)
     return model_version
 
 
@@ -127,7 +127,7 @@ def passing_scorer(trained: Trained) -> Scorer:
         return Scorer(Bundle.open(Path(folder), catalog.fingerprint()))
 
 
-def _record(
+def record(
     bundle: Bundle,
     trained: Trained,
     judged: Judged | None,
@@ -135,6 +135,7 @@ def _record(
     described: list[dict[str, Any]],
     uri: str,
 ) -> None:
+    """Record a run: parameters, figures, tags, and as artifacts the bundle, its boosters and pictures."""
     metrics = {"rows": float(len(rows.time_us))}
     for head in trained.heads:
         for fact in ("rows", "events", "accounts", "rounds"):

@@ -31,7 +31,7 @@ def made_rows(seed: int, days: int = 30, accounts: int = 60, risk: float = 1.0, 
     account = np.tile(np.arange(accounts), len(times_us))
     count = len(time_us)
     features = rng.normal(size=(count, len(catalog.NAMES)))
-    distance = np.exp(rng.normal(0.9, 0.7, count))
+    distance = np.exp(rng.normal(0.45, 0.7, count))
     hazards = np.array([mixed_hazards(value) for value in distance])
     for k, name in enumerate(catalog.PRIOR_HAZARDS):
         features[:, catalog.index(name)] = [logit(value) for value in hazards[:, k]]
@@ -39,6 +39,8 @@ def made_rows(seed: int, days: int = 30, accounts: int = 60, risk: float = 1.0, 
         features[:, catalog.index(name)] = np.exp(rng.normal(0.0, 0.5, count))
     features[:, catalog.index("buffer_over_sigma_slow")] = distance
     features[:, catalog.index("buffer_over_notional")] = 0.05 * distance
+    features[:, catalog.index("effective_buffer_over_sigma")] = distance
+    features[:, catalog.index("effective_buffer_over_notional")] = 0.05 * distance
     worse = features[:, catalog.index("position_over_depth")] - 1.0
     odds = risk * np.exp(extra * worse)[:, None] * hazards / (1.0 - hazards)
     truth = odds / (1.0 + odds)

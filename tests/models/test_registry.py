@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import lightgbm as lgb
@@ -12,9 +13,12 @@ import pytest
 from exchange.errors import PerpriskError
 from features import catalog
 from models import registry
-from models.bundle import Bundle
+from models.bundle import Bundle, fill_bundle
+from models.export import export_heads
 from models.session import Session
+from models.train import train as fit
 from pipelines import train
+from tests.models.made_rows import made_rows
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +56,30 @@ def test_nothing_that_is_kept_is_a_pickle(small_model: Path) -> None:
         assert not (head[:1] == b"\x80" and head[1:] in {b"\x02", b"\x03", b"\x04", b"\x05"}), path
 
 
-def test_the_boosters_that_are_kept_are_those_of_the_graph(client, small_model: Path, small_rows) -> None:  # type: ignore[no-untyped-def]
+def test_the_boosters_that_are_kept_are_those_of_the_graph(tmp_path: Path) -> None:
     """LightGBM itself, reading its own file, says what the graph says: prior, trees and calibration."""
-    bundle = Bundle.open(small_model, catalog.fingerprint())
-    features = small_rows.features[~np.isnan(small_rows.features).any(axis=1)]
-    outputs = Session(bundle).run(np.ascontiguousarray(features))
+    import mlflow
+
+    rows = made_rows(1)
+    trained = fit(rows)
+    exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
+    (tmp_path / "model").mkdir()
+    model = trained.model | {"datasets": [], "libraries": {"onnxruntime": version("onnxruntime")}}
+    fill_bundle(tmp_path / "model", exported.graph, model, exported.forests, "", catalog.fingerprint())
+    bundle = Bundle.open(tmp_path / "model", catalog.fingerprint())
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    train.record(bundle, trained, None, rows, [], uri)
+
+    client = mlflow.MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name(registry.EXPERIMENT).experiment_id])
     folder = Path(client.download_artifacts(run.info.run_id, "boosters"))
+    outputs = Session(bundle).run(rows.features)
     columns = [catalog.index(name) for name in bundle.model["tree_features"]]
     tried = 0
     for file in folder.glob("hazard_*.txt"):
         head = bundle.model["heads"][file.stem]
-        prior = features[:, catalog.index(f"prior_{file.stem}")]
-        margin = prior + lgb.Booster(model_file=file).predict(features[:, columns], raw_score=True)
+        prior = rows.features[:, catalog.index(f"prior_{file.stem}")]
+        margin = prior + lgb.Booster(model_file=file).predict(rows.features[:, columns], raw_score=True)
         score = head["intercept"] + head["slope"] * margin
         chance = 1.0 / (1.0 + np.exp(-score))
         graph = 1.0 / (1.0 + np.exp(-getattr(outputs, f"score_{file.stem}")))

@@ -24,8 +24,10 @@ from models.labels import NEVER_US, NO_LABEL_END
 from models.rows import HORIZONS_US, Rows
 from models.session import Session
 from models.train import (
+    CUSHION_HAZARD,
     DEFAULT_SEVERITY,
     FEWEST_EVENTS,
+    LOSS_FEATURES,
     TREE_FEATURES,
     Trained,
     eligible,
@@ -173,7 +175,8 @@ def test_risk_moves_the_way_the_catalogue_says(session: Session, rows: Rows) -> 
     for name in TREE_FEATURES:
         column = catalog.index(name)
         direction = catalog.FEATURES[column].direction
-        assert direction != 0
+        if direction == 0:
+            continue
         features = base.copy()
         features[:, column] += direction * 0.7
         after = session.run(features)
@@ -227,7 +230,9 @@ def test_without_rows_or_liquidations_it_says_so(rows: Rows) -> None:
         train(never)
 
 
-def test_negative_equity_is_a_share_of_accounts_with_half_a_case_added(rows: Rows, trained: Trained) -> None:
+def test_negative_equity_of_few_is_a_share_of_accounts_with_half_a_case_added(rows: Rows) -> None:
+    rows = rows._replace(negative_us=np.where(rows.account < 20, rows.negative_us, NEVER_US))
+    trained = train(rows)
     end_us = rows.label_end_us[:, -1]
     known = end_us != NO_LABEL_END
     negative = set(rows.account[known & (rows.negative_us <= end_us)].tolist())
@@ -255,13 +260,49 @@ def test_severity_is_loss_over_notional_once_an_account(rows: Rows, trained: Tra
     )
 
 
-def test_what_is_nearly_always_known_is_required(rows: Rows) -> None:
+def test_what_heads_read_and_is_nearly_always_known_is_required(rows: Rows) -> None:
     features = rows.features.copy()
-    some, few = catalog.index("jump_share"), catalog.index("spread_bps")
-    features[::50, some] = np.nan  # 2% missing
-    features[::200, few] = np.nan  # half a percent
-    required = train(rows._replace(features=features)).model["required_features"]
-    assert set(required) == set(catalog.NAMES) - {"jump_share"}
+    some, few, unread = "margin_ratio", "position_over_depth", "jump_share"
+    features[::50, catalog.index(some)] = np.nan  # 2% missing
+    features[::200, catalog.index(few)] = np.nan  # half a percent
+    required = set(train(rows._replace(features=features)).model["required_features"])
+    assert (
+        {*catalog.PRIOR_HAZARDS, few} <= required
+    assert required <= {*catalog.PRIOR_HAZARDS, *TREE_FEATURES, *LOSS_FEATURES, CUSHION_HAZARD}
+    )
+    assert some not in required and unread not in required
+
+
+def test_trees_that_do_not_clearly_rank_better_are_left_out() -> None:
+    """Where the prior knows all there is to know, walk-forward must say so."""
+    trained = train(made_rows(11, extra=0.0))
+    assert [facts(trained)[name]["rounds"] for name in HAZARDS] == [0, 0, 0]
+
+
+def test_negative_equity_and_severity_are_fitted_where_cases_allow(tmp_path: Path) -> None:
+    """A thin cushion makes negative equity likelier, and slippage makes it dearer."""
+    made = made_rows(12, accounts=120)
+    rng = np.random.default_rng(4)
+    cushion = rng.normal(-1.0, 1.5, len(made.time_us))
+    slippage = np.exp(rng.normal(0.0, 1.0, len(made.time_us)))
+    features = made.features.copy()
+    features[:, catalog.index(CUSHION_HAZARD)] = cushion
+    features[:, catalog.index("slippage_to_close_bps")] = slippage
+    falls = (made.liquidated_us != NEVER_US) & (rng.random(len(cushion)) < 1.0 / (1.0 + np.exp(-cushion)))
+    share = np.where(slippage > 1.0, 0.2, 0.02)
+    rows = made._replace(
+        features=features,
+        negative_us=np.where(falls, made.liquidated_us, NEVER_US),
+        shortfall_usd=np.where(falls, share * made.figures[:, figure.GROSS_NOTIONAL_USD], math.nan),
+    )
+    trained = train(rows)
+    told = facts(trained)
+    assert told["negative_given_liquidation"]["fitted"] == "calibrated cushion"
+    assert trained.heads[3].spec.slope == pytest.approx(1.0, abs=0.25)
+    assert trained.heads[3].spec.intercept == pytest.approx(0.0, abs=0.25)
+    assert told["severity"]["fitted"] == "trees"
+    outputs = session_of(trained, tmp_path / "model").run(features)
+    assert np.median(outputs.severity[slippage > 1.2]) > 3.0 * np.median(outputs.severity[slippage < 0.8])
 
 
 def test_levels_of_baselines_make_expected_what_came(rows: Rows, trained: Trained) -> None:
