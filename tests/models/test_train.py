@@ -266,10 +266,8 @@ def test_what_heads_read_and_is_nearly_always_known_is_required(rows: Rows) -> N
     features[::50, catalog.index(some)] = np.nan  # 2% missing
     features[::200, catalog.index(few)] = np.nan  # half a percent
     required = set(train(rows._replace(features=features)).model["required_features"])
-    assert (
-        {*catalog.PRIOR_HAZARDS, few} <= required
+    assert {*catalog.PRIOR_HAZARDS, few} <= required
     assert required <= {*catalog.PRIOR_HAZARDS, *TREE_FEATURES, *LOSS_FEATURES, CUSHION_HAZARD}
-    )
     assert some not in required and unread not in required
 
 
