@@ -52,7 +52,7 @@ FORECAST_BOUND = 1.5
 def sweep_when_due(state: State, folio: Portfolio, time_us: int) -> None:
     """Sweep once if an event at `time_us` is the first at or after a quarter of an hour."""
     due_us = state.clock[NEXT_SWEEP]
-    if time_us < due_us:
+    if time_us < max(due_us, 0):  # what is announced before any event has no time
         return
     start_us = time_us - time_us % SWEEP_US
     if due_us >= 0:
