@@ -206,7 +206,7 @@ def _market_tables(venue: Venue, bars: npt.NDArray[Any], markets: Names) -> dict
     booked = bars[bars["time"] % (BOOK_MINUTES * MINUTE_US) == 0]
     half = (booked["ask"] - booked["bid"]) / (booked["ask"] + booked["bid"])
     distance = np.array(DISTANCES_BPS) * BPS
-    # `exchange.book.depth_within_usd` over whole columns
+    # `exchange.book.size_within_usd` over whole columns
     resting = np.maximum(distance - half[:, None], 0.0) * booked["depth"][:, None] / DEPTH_AT
     return {
         "market_bars": {

@@ -157,9 +157,15 @@ class Venue:
     ) -> None:  # fmt: skip
         """Put margin rates in force for accounts: at least these shares of gross notional, from now on.
 
-        A rate of 0 takes it back to the static schedule. Raises InputError for a rate that is no share or a
-        maintenance rate above the initial one.
+        A rate of 0 takes it back to the static schedule. Raises InputError for what is no number of an
+        account, a rate that is no share or a maintenance rate above the initial one.
         """
+        accounts = np.asarray(accounts)
+        if accounts.ndim != 1 or (len(accounts) and accounts.dtype.kind not in "iu"):
+            raise InputError(
+                f"accounts must be a row of whole numbers, not {accounts.dtype} of shape {accounts.shape}"
+            )
+        accounts = accounts.astype(np.int64)
         if not len(accounts) == len(initial) == len(maintenance):
             raise InputError(
                 f"accounts and rates must be as many: {len(accounts)}, {len(initial)}, {len(maintenance)}"

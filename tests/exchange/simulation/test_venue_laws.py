@@ -209,6 +209,14 @@ def test_rates_that_are_none_are_refused_and_change_nothing(
     assert not venue.world.account["initial_rate"].any() and not len(venue.drain()["rates"])
 
 
+@pytest.mark.parametrize("accounts", [[0.0], [0.5], [True], ["0"], [[0]], [None], [float("nan")]])
+def test_what_is_no_number_of_an_account_is_refused_and_changes_nothing(accounts: list[object]) -> None:
+    venue = venue_of(CALM)
+    with pytest.raises(InputError, match="whole numbers"):
+        venue.set_margin_rates(np.array(accounts), np.array([0.2]), np.array([0.1]))
+    assert not venue.world.account["initial_rate"].any() and not len(venue.drain()["rates"])
+
+
 # ---- what cannot be a venue
 
 
