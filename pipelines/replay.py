@@ -49,15 +49,6 @@ def replay(
         on_step(1)
 
 
-def warmed(dataset: Dataset) -> Venue:
-    """The venue as it stands at the end of a dataset."""
-    venue = Venue()
-    for batch in event_batches(dataset, None, venue):
-        venue.reserve(batch)
-        venue.apply(batch)
-    return venue
-
-
 def observations(dataset: Dataset) -> Integers | None:
     """Times at which the whole population was looked at, or None where the record is continuous."""
     if not dataset.has("observations"):

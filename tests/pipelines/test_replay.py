@@ -24,7 +24,6 @@ from pipelines.replay import (
     stacked,
     training_rows,
     training_times,
-    warmed,
 )
 from pipelines.store import Dataset
 from tests.pipelines import dataset_builder as build
@@ -85,9 +84,12 @@ def test_accounts_with_an_open_position_by_hand(tmp_path: Path) -> None:
         assert [venue.account_names[key] for key in vectors.account] == names, time_us
 
 
-def test_warming_is_a_replay_to_the_end(dataset: Dataset) -> None:
+def test_a_replay_to_the_end_has_applied_every_event(dataset: Dataset) -> None:
     _, _, venue = next(replay(dataset, np.array([us(12.0)])))
-    whole = warmed(dataset)
+    whole = Venue()
+    for batch in event_batches(dataset, None, whole):
+        whole.reserve(batch)
+        whole.apply(batch)
     assert whole.digest() == venue.digest()
     assert whole.account_names == venue.account_names
 
