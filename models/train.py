@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -181,6 +181,40 @@ def train(
 def _constants(head: TrainedHead) -> dict[str, Any]:
     spec = head.spec
     return {"intercept": spec.intercept, "slope": spec.slope, "link": spec.link, **head.facts}
+
+
+def continued(trained: Trained, rows: Rows) -> Trained:
+    """The same trees with levels and slopes of other rows: learnt on one venue, made at home on another.
+
+    A head with too few accounts among `rows` only has its level moved, one with no case stays as it is.
+    """
+    heads = list(trained.heads)
+    for k in range(len(HORIZONS_H)):
+        counts, came = eligible(rows, k)
+        heads[k] = _at_home(heads[k], rows.where(counts), came[counts])
+    known, came = targets(rows)["negative_equity_24h"]
+    counts = known & ((rows.liquidated_us <= rows.label_end_us[:, -1]) | came)
+    heads[3] = _at_home(heads[3], rows.where(counts), came[counts])
+    constants = {head.spec.name: _constants(head) for head in heads}
+    return Trained(heads, trained.model | {"heads": constants, "baseline_levels": _levels(rows)})
+
+
+def _at_home(head: TrainedHead, rows: Rows, came: Flags) -> TrainedHead:
+    """A head calibrated anew on rows that count for it."""
+    spec = head.spec
+    margin = np.zeros(len(came)) if spec.offset is None else rows.features[:, spec.offset].copy()
+    if head.booster is not None:
+        margin += _margin(head.booster, rows.features[:, list(spec.features)], head.facts["rounds"])
+    known = ~np.isnan(margin)
+    margin, came = margin[known], came[known]
+    if not came.any():
+        return head
+    if len(np.unique(rows.account[known][came])) < FEWEST_EVENTS:
+        score = spec.intercept + spec.slope * margin
+        fitted = (spec.intercept + baselines.fit_level(sigmoid(score), came), spec.slope)
+    else:
+        fitted = _platt(margin, came)
+    return replace(head, spec=replace(spec, intercept=fitted[0], slope=fitted[1]))
 
 
 # ---- hazards ---------------------------------------------------------------------------------------
