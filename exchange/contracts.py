@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.errors import InputError
 
 MAX_TIERS = 32
@@ -41,7 +41,7 @@ class TierArrays(NamedTuple):
     maintenance_deduction_usd: FloatArray
 
 
-@compiled
+@lean
 def tiered_margin_usd(
     notional_usd: float, floor_usd: FloatArray, rate: FloatArray, deduction_usd: FloatArray
 ) -> float:
@@ -57,7 +57,7 @@ def tiered_margin_usd(
     return float(notional * rate[tier] - deduction_usd[tier])
 
 
-@compiled
+@lean
 def tier_deduction_usd(
     previous_deduction_usd: float, floor_usd: float, previous_rate: float, rate: float
 ) -> float:

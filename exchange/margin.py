@@ -19,13 +19,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import compiled, lean
 from exchange.contracts import FloatArray, TierArrays, tiered_margin_usd
 
 IdArray = npt.NDArray[np.int32]
 
 
-@compiled
+@lean
 def asset_value_usd(amount: float, price: float) -> float:
     """Value in dollars of a balance; borrowed amounts are negative.
 
@@ -34,7 +34,7 @@ def asset_value_usd(amount: float, price: float) -> float:
     return 0.0 if amount == 0.0 else amount * price
 
 
-@compiled
+@lean
 def haircut_usd(amount: float, price: float, collateral_weight: float) -> float:
     """Part of a held balance's value, in dollars, that does not count as collateral: at least 0.
 
@@ -45,7 +45,7 @@ def haircut_usd(amount: float, price: float, collateral_weight: float) -> float:
     return amount * price * (1.0 - collateral_weight)
 
 
-@compiled
+@lean
 def liability_margin_usd(amount: float, price: float, liability_weight: float) -> float:
     """Maintenance margin, in dollars, that a borrowed balance needs beyond its value: at least 0.
 
@@ -56,13 +56,13 @@ def liability_margin_usd(amount: float, price: float, liability_weight: float) -
     return -amount * price * (liability_weight - 1.0)
 
 
-@compiled
+@lean
 def notional_usd(quantity: float, mark: float) -> float:
     """Signed notional of a position in dollars, long positive; 0 for no position at any mark."""
     return 0.0 if quantity == 0.0 else quantity * mark
 
 
-@compiled
+@lean
 def unrealised_usd(quantity: float, mark: float, quote_usd: float) -> float:
     """Profit in dollars from closing at mark: quantity * mark plus the cash leg with its funding.
 
@@ -71,7 +71,7 @@ def unrealised_usd(quantity: float, mark: float, quote_usd: float) -> float:
     return notional_usd(quantity, mark) + quote_usd
 
 
-@compiled
+@lean
 def quote_leg_usd(quantity: float, entry_price: float, quote_usd: float) -> float:
     """The position's cash leg in dollars: as recorded, else what entering at `entry_price` paid.
 
@@ -92,7 +92,7 @@ class PoolFigures(NamedTuple):
     """Maintenance of the positions alone, without borrowed assets: what bankruptcy shares go by."""
 
 
-@compiled
+@lean
 def cross_figures(
     market: IdArray,
     quantity: FloatArray,
@@ -139,7 +139,7 @@ def cross_figures(
     return PoolFigures(equity, equity - haircut, initial, maintenance + liability, gross, maintenance)
 
 
-@compiled
+@lean
 def liquidation_price(
     quantity: float,
     mark: float,
@@ -190,7 +190,7 @@ def liquidation_price(
     return best if best < math.inf else math.nan
 
 
-@compiled
+@lean
 def bankruptcy_price(quantity: float, mark: float, equity_share_usd: float) -> float:
     """Price at which closing the position uses up exactly the equity that stands behind it.
 
@@ -228,7 +228,7 @@ def liquidation_price_with_fee(
     )
 
 
-@compiled
+@lean
 def bankruptcy_price_with_fee(
     quantity: float, mark: float, equity_share_usd: float, closing_fee_rate: float
 ) -> float:
@@ -242,7 +242,7 @@ def bankruptcy_price_with_fee(
     return price if price > 0.0 else math.nan
 
 
-@compiled
+@lean
 def bankruptcy_share_usd(equity_usd: float, maintenance_usd: float, total_maintenance_usd: float) -> float:
     """Part of a pool's equity that one position answers for: by its share of the positions' maintenance.
 
@@ -254,7 +254,7 @@ def bankruptcy_share_usd(equity_usd: float, maintenance_usd: float, total_mainte
     return equity_usd * (maintenance_usd / total_maintenance_usd)
 
 
-@compiled
+@lean
 def margin_ratio(collateral_usd: float, maintenance_margin_usd: float) -> float:
     """Collateral over maintenance margin: forced closing begins below 1. NaN where none is needed.
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.account import quote_leg_usd
-from exchange.compiled import compiled
+from exchange.compiled import lean, prefetch
 from exchange.contracts import MAX_TIERS, tier_deduction_usd
 from exchange.units import DAY_S, SECOND_US
 from features.behaviour import note_fill, note_liquidation, note_transfer, remaining
@@ -67,7 +67,7 @@ _LIQUIDATION_FILL = 1.0
 _LIQUIDATION_EVENT = 0.0
 
 
-@compiled
+@lean
 def advance_all(state: State, folio: Portfolio, events: EventBatch, start: int, until_us: int) -> int:
     """Apply events from row `start` while their time is at most `until_us`; the row to go on from.
 
@@ -75,6 +75,7 @@ def advance_all(state: State, folio: Portfolio, events: EventBatch, start: int, 
     """
     row = start
     while row < len(events.kind) and events.time_us[row] <= until_us:
+        _read_ahead(state, events, row)
         time_us = events.time_us[row]
         kind = events.kind[row]
         sweep_when_due(state, folio, time_us)
@@ -87,7 +88,33 @@ def advance_all(state: State, folio: Portfolio, events: EventBatch, start: int, 
     return row
 
 
-@compiled
+FAR_AHEAD, NEAR_AHEAD = 16, 8
+"""Rows before its turn at which an event's account, and then its positions, are asked for."""
+
+
+@lean
+def _read_ahead(state: State, events: EventBatch, row: int) -> None:
+    """Ask for the records that fills to come will need; arrival in order of time means no order in memory."""
+    ahead = row + FAR_AHEAD
+    if ahead >= len(events.kind):
+        return
+    if events.kind[ahead] == FILL:
+        prefetch(state.account, events.key[ahead])
+    ahead = row + NEAR_AHEAD
+    if events.kind[ahead] == FILL:
+        slot = state.account[events.key[ahead]].first_position
+        if slot >= 0:
+            prefetch(state.position, slot)
+    ahead = row + NEAR_AHEAD // 2
+    if events.kind[ahead] == FILL:
+        slot = state.account[events.key[ahead]].first_position
+        if slot >= 0 and state.position[slot].market < events.sub[ahead]:
+            slot = state.position[slot].next
+            if slot >= 0:
+                prefetch(state.position, slot)
+
+
+@lean
 def _still_open(state: State, folio: Portfolio, key: int, market: int) -> None:
     """A position that a snapshot confirms is as old as it was; `folio` is the account before the snapshot."""
     for i in range(folio.count[POSITIONS]):
@@ -98,7 +125,7 @@ def _still_open(state: State, folio: Portfolio, key: int, market: int) -> None:
                 position.opened = before.opened
 
 
-@compiled
+@lean
 def advance(
     state: State, kind: int, time_us: int, key: int, sub: int, value: npt.NDArray[np.float64]
 ) -> None:
@@ -183,7 +210,7 @@ def advance(
         state.clock[OBSERVED_AT] = time_us
 
 
-@compiled
+@lean
 def _mean(usual: float, last: float, elapsed_us: int) -> float:
     """The mean once `last` has stood for `elapsed_us`; what is not known changes nothing."""
     if math.isnan(last):
@@ -194,7 +221,7 @@ def _mean(usual: float, last: float, elapsed_us: int) -> float:
     return keep * usual + (1.0 - keep) * last
 
 
-@compiled
+@lean
 def _usual_book(market: np.void, time_us: int) -> None:
     """Count the book that stood until now towards what is usual."""
     if market.book_time < 0 or not market.best_bid <= market.best_ask:
@@ -209,7 +236,7 @@ def _usual_book(market: np.void, time_us: int) -> None:
     market.usual_spread = _mean(market.usual_spread, spread, elapsed_us)
 
 
-@compiled
+@lean
 def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     """The next tier of a market whose MARKET row has just been applied."""
     market = state.market[key]
@@ -235,7 +262,7 @@ def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     market.tier_count = k + 1
 
 
-@compiled
+@lean
 def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
     if market.mark_time >= 0 and time_us > market.mark_time:
@@ -256,7 +283,7 @@ def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -
     market.mark_time = time_us
 
 
-@compiled
+@lean
 def _trade_volume(market: np.void, volume_usd: float, elapsed_us: int) -> None:
     """Add what was traded since the bar before; time of which nothing is told does not count."""
     if math.isnan(volume_usd):
@@ -265,7 +292,7 @@ def _trade_volume(market: np.void, volume_usd: float, elapsed_us: int) -> None:
     market.volume_s += elapsed_us / SECOND_US
 
 
-@compiled
+@lean
 def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
     asset = state.asset[key]
     if asset.price_time >= 0 and time_us > asset.price_time:
@@ -282,7 +309,7 @@ def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
     asset.price_time = time_us
 
 
-@compiled
+@lean
 def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
     k = market.level_count
@@ -293,7 +320,7 @@ def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
         market.level_count = k + 1
 
 
-@compiled
+@lean
 def _clear(state: State, key: int) -> None:
     """Return all of an account's slots to the pools."""
     account = state.account[key]
@@ -315,7 +342,7 @@ def _clear(state: State, key: int) -> None:
     account.first_balance = -1
 
 
-@compiled
+@lean
 def _position_slot(state: State, key: int, market: int) -> int:
     """The account's slot for a market, made and linked in its place where there was none."""
     before = -1
@@ -344,7 +371,7 @@ def _position_slot(state: State, key: int, market: int) -> int:
     return made
 
 
-@compiled
+@lean
 def _drop_position(state: State, key: int, dropped: int) -> None:
     """Unlink a slot that holds nothing any more and return it to the pool."""
     slot = state.account[key].first_position
@@ -360,7 +387,7 @@ def _drop_position(state: State, key: int, dropped: int) -> None:
     state.clock[USED_POSITIONS] -= 1
 
 
-@compiled
+@lean
 def _place(state: State, key: int, market: int, value: npt.NDArray[np.float64]) -> None:
     """One position of a snapshot: its value at mark is part of the equity that the snapshot states."""
     quantity = value[0]
@@ -375,7 +402,7 @@ def _place(state: State, key: int, market: int, value: npt.NDArray[np.float64]) 
         state.account[key].cash -= quantity * state.market[market].mark
 
 
-@compiled
+@lean
 def _deposit_asset(state: State, key: int, asset: int, amount: float) -> None:
     before = -1
     slot = state.account[key].first_balance
@@ -396,7 +423,7 @@ def _deposit_asset(state: State, key: int, asset: int, amount: float) -> None:
         state.account[key].cash -= amount * state.asset[asset].price
 
 
-@compiled
+@lean
 def _fill(
     state: State, key: int, market: int, quantity: float, price: float, fee_usd: float, time_us: int
 ) -> None:
@@ -424,7 +451,7 @@ def _fill(
         _drop_position(state, key, slot)
 
 
-@compiled
+@lean
 def settle(state: State, key: int, slot: int) -> None:
     """Take the funding that a position has paid since it was last touched out of cash and quote."""
     position = state.position[slot]

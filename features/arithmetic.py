@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from exchange.account import liquidation_price
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import HOUR_US
 
 CORRELATION = 0.75
@@ -23,7 +23,7 @@ FAR = 1_000.0
 """Bound of ratios: leverage without equity, distances without a liquidation price."""
 
 
-@compiled
+@lean
 def over(value: float, scale: float) -> float:
     """value / scale kept within +-FAR; a scale of nothing puts it at the bound. NaN stays NaN."""
     if math.isnan(value) or math.isnan(scale):
@@ -33,25 +33,25 @@ def over(value: float, scale: float) -> float:
     return min(max(value / scale, -FAR), FAR)
 
 
-@compiled
+@lean
 def larger(a: float, b: float) -> float:
     """The larger; NaN if either is."""
     return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
-@compiled
+@lean
 def worse(a: float, b: float) -> float:
     """The smaller; NaN if either is, since an unknown pool may be the worst."""
     return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
 
 
-@compiled
+@lean
 def pool_sigma(own_squares: float, total: float) -> float:
     """Sigma of a sum of exposures with one correlation, from the sum of squares and the plain sum."""
     return math.sqrt(max((1.0 - CORRELATION) * own_squares + CORRELATION * total * total, 0.0))
 
 
-@compiled
+@lean
 def distance(market: np.void, quantity: float, buffer: float) -> float:
     """Adverse move of one mark alone, as a fraction, that uses up the buffer: 0 when it is used up.
 
@@ -75,14 +75,14 @@ def distance(market: np.void, quantity: float, buffer: float) -> float:
     return min(move, FAR) if move > 0.0 else FAR
 
 
-@compiled
+@lean
 def book_known(market: np.void, now_us: int) -> bool:
     """Whether a book is there, fresh and not crossed (a crossed one has no mid to measure from)."""
     known = market.book_time >= 0 and now_us - market.book_time <= BOOK_LIFETIME_US
     return known and not market.best_bid > market.best_ask
 
 
-@compiled
+@lean
 def effective_buffer(buffer: float, survived: float) -> float:
     """The buffer, credited with what the account has already held out since its newest row.
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import DAY_S, HOUR_US, SECOND_US
 from features.state import (
     ADDED,
@@ -37,13 +37,13 @@ FEW_HOURS = 5.0 * DAY_H
 """Account-hours that say nothing yet about the level: five accounts for a day."""
 
 
-@compiled
+@lean
 def remaining(elapsed_us: int, half_life_s: float) -> float:
     """Share of a sum that is left after `elapsed_us`."""
     return math.exp(-math.log(2.0) * (elapsed_us / SECOND_US) / half_life_s)
 
 
-@compiled
+@lean
 def _fade(account: np.void, time_us: int) -> None:
     if account.faded >= 0:
         keep = remaining(time_us - account.faded, HABIT_HALF_LIFE_S)
@@ -52,7 +52,7 @@ def _fade(account: np.void, time_us: int) -> None:
     account.faded = time_us
 
 
-@compiled
+@lean
 def note_transfer(account: np.void, amount_usd: float, time_us: int) -> None:
     """Money paid in (a rescue where the last sweep saw the account near its end) or taken out."""
     _fade(account, time_us)
@@ -65,7 +65,7 @@ def note_transfer(account: np.void, amount_usd: float, time_us: int) -> None:
         account.survived = math.inf  # what it held out with is not there any more
 
 
-@compiled
+@lean
 def note_fill(
     account: np.void,
     held: float,
@@ -86,7 +86,7 @@ def note_fill(
         account.loss_streak = account.loss_streak + 1.0 if held * (price - entry_price) < 0.0 else 0.0
 
 
-@compiled
+@lean
 def note_liquidation(state: State, key: int, time_us: int) -> None:
     """The venue closes an account by force: once for all steps of one closing.
 
@@ -106,7 +106,7 @@ def note_liquidation(state: State, key: int, time_us: int) -> None:
     account.liquidated = time_us
 
 
-@compiled
+@lean
 def fade_outcomes(state: State, elapsed_us: int) -> None:
     """Let the venue's expected and observed account-hours fade."""
     keep = remaining(elapsed_us, OUTCOME_HALF_LIFE_S)
@@ -114,7 +114,7 @@ def fade_outcomes(state: State, elapsed_us: int) -> None:
     state.regime[OBSERVED_HOURS] *= keep
 
 
-@compiled
+@lean
 def outcome_ratio(state: State) -> float:
     """Log of liquidations seen over those expected, lately; 0 where little was expected.
 

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 
 MAX_LEVELS = 16
 """Distances kept for a market; a deeper book keeps the nearest."""
 
 
-@compiled
+@lean
 def depth_within_usd(
     bps: float, distance_bps: npt.NDArray[np.float64], depth_usd: npt.NDArray[np.float64], levels: int
 ) -> float:
@@ -35,7 +35,7 @@ def depth_within_usd(
     return previous_depth
 
 
-@compiled
+@lean
 def slippage_bps(
     notional_usd: float,
     distance_bps: npt.NDArray[np.float64],

@@ -12,12 +12,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import BPS, DAY_S, HOUR_S, SECOND_US
 from features.arithmetic import FAR, effective_buffer, larger, over, pool_sigma
 from features.behaviour import HABIT_HALF_LIFE_S, outcome_ratio, remaining
-from features.portfolio import NEARNESS, OWN, TOTAL, gather, sum_pools
+from features.portfolio import NEARNESS, OWN, TOTAL, gather, read_ahead, sum_exposures, sum_margin
 from features.positions import sum_positions, sum_pressure
+from features.pressure import side_of
 from features.state import (
     ADDED,
     DEFAULTS_SEEN,
@@ -33,6 +34,7 @@ from features.state import (
     NOW,
     PAID_IN,
     PAID_OUT,
+    POSITIONS,
     RESCUED,
     SIGMA_1H,
     SIGMA_6H,
@@ -50,6 +52,7 @@ from features.state import (
     State,
 )
 from features.structural import jump_passage, logit, mixed_first_passage, prior_hazards
+from features.views import view_market, view_side
 
 # Figures: what margin arithmetic and fallbacks need beside the vector.
 (
@@ -82,7 +85,7 @@ SHORTFALL_975 = 2.3378027922014
 STRESS_MARKET, STRESS_SINGLE, STRESS_SIGMAS = 0.10, 0.20, 3.0
 
 
-@compiled
+@lean
 def emit(
     state: State, folio: Portfolio, features: npt.NDArray[np.float64], figures: npt.NDArray[np.float64]
 ) -> None:
@@ -90,12 +93,25 @@ def emit(
 
     A column whose inputs are missing is NaN. Needs at least one open position.
     """
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        seen = folio.markets[position.market]
+        view_market(state.market[position.market], state.clock[NOW], seen)
+        view_side(state.market[position.market], side_of(position.quantity), seen)
+    _emit_seen(state, folio, features, figures)
+
+
+@lean
+def _emit_seen(
+    state: State, folio: Portfolio, features: npt.NDArray[np.float64], figures: npt.NDArray[np.float64]
+) -> None:
+    """`emit`, once the portfolio's markets have been looked at."""
     now = state.clock[NOW]
     sums = folio.sums[0]
-    sum_pools(state, folio)
+    sum_margin(state, folio)
+    sum_exposures(state, folio)
     opened = sum_positions(state, folio)
-    isolated = folio.count[ISOLATED] != 0
-    sum_pressure(state, folio, sums.collateral - sums.needed, isolated)
+    sum_pressure(state, folio)
     _leverage(folio, features)
     _volatility(state, folio, features)
     _books(folio, features)
@@ -123,19 +139,19 @@ def emit(
     figures[OPEN_POSITIONS] = opened
 
 
-@compiled
+@lean
 def _age_s(now: int, time: float) -> float:
     """Seconds since a time; NaN for one that never was."""
     return (now - time) / SECOND_US if time >= 0.0 else math.nan
 
 
-@compiled
+@lean
 def _log10(value: float, floor: float) -> float:
     """log10 of a value that counts as `floor` at least; NaN stays NaN."""
     return math.nan if math.isnan(value) else math.log10(max(value, floor))
 
 
-@compiled
+@lean
 def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -161,7 +177,7 @@ def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     out[35] = sums.basis_against / gross
 
 
-@compiled
+@lean
 def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -209,7 +225,7 @@ def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) ->
     out[89] = logit(mixed_first_passage(left)) if not math.isnan(left) else math.nan
 
 
-@compiled
+@lean
 def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -239,7 +255,7 @@ def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     out[64] = sums.past_ignition / gross
 
 
-@compiled
+@lean
 def _behaviour(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     facts = folio.facts[0]
@@ -268,7 +284,7 @@ def _behaviour(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> 
     out[79] = _log10(_age_s(now, float(facts.opened)) / DAY_S, 0.01)
 
 
-@compiled
+@lean
 def _fall(equity: float, peak: float) -> float:
     """Share of its best equity that an account has lost, at most FAR; 0 at a new best."""
     if math.isnan(peak):
@@ -276,7 +292,7 @@ def _fall(equity: float, peak: float) -> float:
     return max(over(peak - equity, peak), 0.0)
 
 
-@compiled
+@lean
 def _change(equity: float, usual: float) -> float:
     """log(equity / usual) within +-10, equity and usual at least a cent."""
     if math.isnan(equity) or math.isnan(usual):
@@ -284,7 +300,7 @@ def _change(equity: float, usual: float) -> float:
     return min(max(math.log(max(equity, 0.01) / max(usual, 0.01)), -10.0), 10.0)
 
 
-@compiled
+@lean
 def _venue(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     facts = folio.facts[0]
@@ -305,7 +321,7 @@ def _venue(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None
     out[88] = _age_s(now, sums.mark_time)
 
 
-@compiled
+@lean
 def emit_open(
     state: State,
     accounts: int,
@@ -319,12 +335,17 @@ def emit_open(
     `ids`, `features` and `figures` have a row for each of them, in rising id order; rows beyond their
     length are counted but not written.
     """
+    for market in range(len(state.market)):
+        view_market(state.market[market], state.clock[NOW], folio.markets[market])
+        view_side(state.market[market], 0, folio.markets[market])
+        view_side(state.market[market], 1, folio.markets[market])
     rows = 0
     for key in range(accounts):
+        read_ahead(state, key)
         if gather(state, key, folio) == 0:
             continue
         if rows < len(ids):
             ids[rows] = key
-            emit(state, folio, features[rows], figures[rows])
+            _emit_seen(state, folio, features[rows], figures[rows])
         rows += 1
     return rows

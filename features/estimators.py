@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import DAY_S, HOUR_S
 from features.state import (
     SIGMA_1H,
@@ -27,7 +27,7 @@ from features.state import (
 from features.volatility import HAR, PEGGED_VARIANCE, forecast_variance, slow_variance
 
 
-@compiled
+@lean
 def sigmas(
     variance: npt.NDArray[np.float64],
     series: npt.NDArray[np.float64],

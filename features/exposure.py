@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 from exchange.account import notional_usd
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from features.state import BALANCES, POSITIONS, Portfolio, State
 
 
@@ -29,14 +29,14 @@ def underlying_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(underlying_of(name).encode()).digest()[:7])
 
 
-@compiled
+@lean
 def balance_worth_usd(balance: np.void, asset: np.void) -> float:
     """A balance at its price as far as it counts: haircut taken, a debt with its extra margin."""
     weight = asset.collateral_weight if balance.amount > 0.0 else asset.liability_weight
     return balance.amount * asset.price * weight
 
 
-@compiled
+@lean
 def stands_for(state: State, folio: Portfolio, place: int) -> bool:
     """Whether the position at `place` is the first open one in its underlying."""
     underlying = state.market[folio.position[place].market].underlying
@@ -47,7 +47,7 @@ def stands_for(state: State, folio: Portfolio, place: int) -> bool:
     return True
 
 
-@compiled
+@lean
 def netted_usd(state: State, folio: Portfolio, place: int) -> float:
     """Signed dollars in the underlying that the position at `place` stands for: positions and balances."""
     underlying = state.market[folio.position[place].market].underlying
@@ -65,7 +65,7 @@ def netted_usd(state: State, folio: Portfolio, place: int) -> float:
     return dollars
 
 
-@compiled
+@lean
 def is_hedging(state: State, folio: Portfolio, underlying: int) -> bool:
     """Whether an open position is in this underlying."""
     for i in range(folio.count[POSITIONS]):

@@ -18,7 +18,7 @@ from exchange.account import (
     notional_usd,
     unrealised_usd,
 )
-from exchange.compiled import compiled
+from exchange.compiled import lean, prefetch
 from exchange.contracts import tiered_margin_usd
 from exchange.units import DAY_S
 from features.arithmetic import FAR, distance, effective_buffer, over, pool_sigma, worse
@@ -45,7 +45,30 @@ OWN, TOTAL, NEARNESS = 0, 1, 2
 _DAY = math.sqrt(DAY_S)
 
 
-@compiled
+READ_AHEAD = 12
+"""Accounts whose positions are asked for before their turn: a list through memory takes a wait a step."""
+
+
+@lean
+def read_ahead(state: State, key: int) -> None:
+    """Ask for the positions of the accounts that come after `key`, one step further for each that is nearer.
+
+    For loops over all accounts, whose positions lie where there was room when they were opened.
+    """
+    last = len(state.account) - 1
+    slot = state.account[min(key + READ_AHEAD, last)].first_position
+    if slot >= 0:
+        prefetch(state.position, slot)
+    for step in range(1, 4):
+        slot = state.account[min(key + READ_AHEAD - 3 * step, last)].first_position
+        for _ in range(step):
+            if slot >= 0:
+                slot = state.position[slot].next
+        if slot >= 0:
+            prefetch(state.position, slot)
+
+
+@lean
 def gather(state: State, key: int, out: Portfolio) -> int:
     """Copy an account into `out`, funding settled; the number of open positions (quantity not 0)."""
     account = state.account[key]
@@ -86,52 +109,20 @@ def gather(state: State, key: int, out: Portfolio) -> int:
     return opened
 
 
-@compiled
-def position_buffer_usd(market: np.void, position: np.void, buffer_usd: float, isolated: bool) -> float:
-    """Buffer of the pool that a position belongs to: the whole account's, or its own if it is isolated."""
-    if not isolated:
-        return buffer_usd
-    needed = tiered_margin_usd(
-        notional_usd(position.quantity, market.mark),
-        market.tier_floor,
-        market.maintenance_rate,
-        market.maintenance_deduction,
-    )
-    pool = position.isolated_collateral + unrealised_usd(position.quantity, market.mark, position.quote)
-    return pool - needed
-
-
-@compiled
-def _expose(folio: Portfolio, dollars: float, sigma: npt.NDArray[np.float64]) -> None:
-    """Count an underlying under every estimator but the baseline's."""
-    for e in range(ESTIMATORS):
-        if e != SIGMA_MEAN:
-            exposure = dollars * sigma[e]
-            folio.work[OWN, e] += exposure * exposure
-            folio.work[TOTAL, e] += exposure
-
-
-@compiled
-def sum_pools(state: State, folio: Portfolio) -> None:
-    """Equity, collateral, margin, exposures under every estimator, how near the worst pool is to its end."""
+@lean
+def sum_margin(state: State, folio: Portfolio) -> None:
+    """Equity, collateral and margin, and how far each position is from its liquidation price."""
     sums = folio.sums[0]
     isolated = folio.count[ISOLATED] != 0
-    folio.work[OWN] = 0.0
-    folio.work[TOTAL] = 0.0
-    folio.work[NEARNESS] = FAR
     sums.gross = 0.0
     sums.net = 0.0
-    sums.absolute = 0.0
     sums.maintenance = 0.0
     sums.closing_fees = 0.0
     sums.equity = 0.0
     sums.haircut = 0.0
-    sums.volatile = 0.0
     sums.pledged = 0.0
     sums.worst_ratio = FAR
     sums.worst_distance = FAR
-    sums.worst_bankruptcy = FAR
-    sums.price_time = state.clock[NOW]
     for i in range(folio.count[POSITIONS]):
         position = folio.position[i]
         if position.quantity == 0.0:
@@ -142,39 +133,21 @@ def sum_pools(state: State, folio: Portfolio) -> None:
         needed = tiered_margin_usd(
             notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
         )
-        fee = size * market.liquidation_fee_rate
         sums.gross += size
         sums.net += notional
         sums.maintenance += needed
-        sums.closing_fees += fee
-        sums.absolute += size * market.sigma[SIGMA_6H]
+        sums.closing_fees += size * market.liquidation_fee_rate
         if isolated:
             pool = position.isolated_collateral + unrealised_usd(
                 position.quantity, market.mark, position.quote
             )
             sums.equity += pool
             sums.worst_ratio = worse(sums.worst_ratio, over(pool, needed))
-            move = distance(market, position.quantity, pool - needed)
-            sums.worst_distance = worse(sums.worst_distance, move)
-            for e in range(ESTIMATORS):
-                exposure = notional * market.sigma[e]
-                folio.work[OWN, e] += exposure * exposure
-                folio.work[TOTAL, e] += exposure
-                near = over(pool - needed, abs(exposure) * _DAY)
-                folio.work[NEARNESS, e] = worse(folio.work[NEARNESS, e], near)
-            left = over(pool - fee, size * market.sigma[SIGMA_PRIOR] * _DAY)
-            sums.worst_bankruptcy = worse(sums.worst_bankruptcy, left)
-            continue
-        exposure = notional * market.sigma[SIGMA_MEAN]  # the baseline's: position by position
-        folio.work[OWN, SIGMA_MEAN] += exposure * exposure
-        folio.work[TOTAL, SIGMA_MEAN] += exposure
-        if stands_for(state, folio, i):
-            _expose(folio, netted_usd(state, folio, i), market.sigma)
+            folio.away[i] = distance(market, position.quantity, pool - needed)
+            sums.worst_distance = worse(sums.worst_distance, folio.away[i])
     sums.needed = sums.maintenance
-    sums.moving = sums.net
     if isolated:  # free balances stand behind no position
         sums.collateral = sums.equity
-        sums.worst_effective = folio.work[NEARNESS, SIGMA_PRIOR]
         return
 
     sums.equity = folio.account[CASH] + sums.net
@@ -186,6 +159,48 @@ def sum_pools(state: State, folio: Portfolio) -> None:
         sums.pledged += abs(worth)
         sums.haircut += haircut_usd(balance.amount, asset.price, asset.collateral_weight)
         sums.needed += liability_margin_usd(balance.amount, asset.price, asset.liability_weight)
+    sums.collateral = sums.equity - sums.haircut
+    buffer = sums.collateral - sums.needed
+    sums.worst_ratio = over(sums.collateral, sums.needed)
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity != 0.0:
+            folio.away[i] = distance(state.market[position.market], position.quantity, buffer)
+            sums.worst_distance = worse(sums.worst_distance, folio.away[i])
+
+
+@lean
+def sum_exposures(state: State, folio: Portfolio) -> None:
+    """Exposures under every estimator, and how near the worst pool is to its end; after `sum_margin`."""
+    sums = folio.sums[0]
+    own = folio.work[OWN]
+    total = folio.work[TOTAL]
+    nearness = folio.work[NEARNESS]
+    for e in range(ESTIMATORS):
+        own[e] = 0.0
+        total[e] = 0.0
+    sums.absolute = 0.0
+    sums.volatile = 0.0
+    sums.moving = sums.net
+    sums.price_time = state.clock[NOW]
+    if folio.count[ISOLATED] != 0:
+        _expose_isolated(state, folio)
+        return
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity == 0.0:
+            continue
+        market = state.market[position.market]
+        notional = notional_usd(position.quantity, market.mark)
+        sums.absolute += abs(notional) * market.sigma[SIGMA_6H]
+        exposure = notional * market.sigma[SIGMA_MEAN]  # the baseline's: position by position
+        own[SIGMA_MEAN] += exposure * exposure
+        total[SIGMA_MEAN] += exposure
+        if stands_for(state, folio, i):
+            _expose(own, total, netted_usd(state, folio, i), market.sigma)
+    for i in range(folio.count[BALANCES]):
+        balance = folio.balance[i]
+        asset = state.asset[balance.asset]
         if balance.amount == 0.0 or (asset.price_time < 0 and not math.isnan(asset.price)):
             continue  # a dollar that never had a price does not move
         worth = balance_worth_usd(balance, asset)
@@ -194,21 +209,57 @@ def sum_pools(state: State, folio: Portfolio) -> None:
         sums.price_time = min(sums.price_time, float(asset.price_time))
         sums.absolute += abs(worth) * asset.sigma[SIGMA_6H]
         exposure = worth * asset.sigma[SIGMA_MEAN]
-        folio.work[OWN, SIGMA_MEAN] += exposure * exposure
-        folio.work[TOTAL, SIGMA_MEAN] += exposure
+        own[SIGMA_MEAN] += exposure * exposure
+        total[SIGMA_MEAN] += exposure
         if not is_hedging(state, folio, asset.underlying):  # else counted with the position it hedges
-            _expose(folio, worth, asset.sigma)
-    sums.collateral = sums.equity - sums.haircut
+            _expose(own, total, worth, asset.sigma)
     buffer = sums.collateral - sums.needed
-    sums.worst_ratio = over(sums.collateral, sums.needed)
-    for i in range(folio.count[POSITIONS]):
-        position = folio.position[i]
-        if position.quantity != 0.0:
-            move = distance(state.market[position.market], position.quantity, buffer)
-            sums.worst_distance = worse(sums.worst_distance, move)
     for e in range(ESTIMATORS):
-        sigma = pool_sigma(folio.work[OWN, e], folio.work[TOTAL, e]) * _DAY
-        folio.work[NEARNESS, e] = over(buffer, sigma)
-    sigma = pool_sigma(folio.work[OWN, SIGMA_PRIOR], folio.work[TOTAL, SIGMA_PRIOR]) * _DAY
+        nearness[e] = over(buffer, pool_sigma(own[e], total[e]) * _DAY)
+    sigma = pool_sigma(own[SIGMA_PRIOR], total[SIGMA_PRIOR]) * _DAY
     sums.worst_effective = over(effective_buffer(buffer, folio.facts[0].survived), sigma)
     sums.worst_bankruptcy = over(sums.equity - sums.closing_fees, sigma)
+
+
+@lean
+def _expose(
+    own: npt.NDArray[np.float64],
+    total: npt.NDArray[np.float64],
+    dollars: float,
+    sigma: npt.NDArray[np.float64],
+) -> None:
+    """Count an underlying under every estimator but the baseline's."""
+    for e in range(ESTIMATORS):
+        if e != SIGMA_MEAN:
+            exposure = dollars * sigma[e]
+            own[e] += exposure * exposure
+            total[e] += exposure
+
+
+@lean
+def _expose_isolated(state: State, folio: Portfolio) -> None:
+    """The same where every position is a pool of its own."""
+    sums = folio.sums[0]
+    sums.worst_bankruptcy = FAR
+    folio.work[NEARNESS] = FAR
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity == 0.0:
+            continue
+        market = state.market[position.market]
+        notional = notional_usd(position.quantity, market.mark)
+        size = abs(notional)
+        needed = tiered_margin_usd(
+            notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
+        )
+        pool = position.isolated_collateral + unrealised_usd(position.quantity, market.mark, position.quote)
+        sums.absolute += size * market.sigma[SIGMA_6H]
+        for e in range(ESTIMATORS):
+            exposure = notional * market.sigma[e]
+            folio.work[OWN, e] += exposure * exposure
+            folio.work[TOTAL, e] += exposure
+            near = over(pool - needed, abs(exposure) * _DAY)
+            folio.work[NEARNESS, e] = worse(folio.work[NEARNESS, e], near)
+        left = over(pool - size * market.liquidation_fee_rate, size * market.sigma[SIGMA_PRIOR] * _DAY)
+        sums.worst_bankruptcy = worse(sums.worst_bankruptcy, left)
+    sums.worst_effective = folio.work[NEARNESS, SIGMA_PRIOR]

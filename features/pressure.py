@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import BPS
 from features.depth import depth_within_usd
 from features.state import PRESSURE_BINS
@@ -21,15 +21,17 @@ STEP = 0.005
 """Width of a bin in log price: half a percent, so that the curve reaches 24%."""
 
 REACH = PRESSURE_BINS * STEP
+REACHED = (-math.expm1(-1.0001 * REACH), math.expm1(1.0001 * REACH))
+"""Adverse moves that are beyond the curve, by side."""
 
 
-@compiled
+@lean
 def side_of(quantity: float) -> int:
     """The side of a market on which a position is closed by force."""
     return 0 if quantity > 0.0 else 1
 
 
-@compiled
+@lean
 def log_distance(fraction: float, side: int) -> float:
     """Log distance of an adverse move given as a fraction of the mark; inf where no price does it."""
     if math.isnan(fraction):
@@ -39,18 +41,21 @@ def log_distance(fraction: float, side: int) -> float:
     return math.log1p(fraction)
 
 
-@compiled
-def note(market: np.void, side: int, distance: float, notional_usd: float) -> None:
-    """Count a position that is closed by force at a log distance of at least 0 from the swept mark.
+@lean
+def note(market: np.void, side: int, fraction: float, notional_usd: float) -> None:
+    """Count a position that is closed by force by an adverse move of that fraction of the swept mark.
 
     What is due already goes into column 0, what lies in the k-th step into column k, the rest nowhere.
     """
+    if fraction >= REACHED[side]:  # as below, without a logarithm for the many that are far away
+        return
+    distance = log_distance(fraction, side)
     if distance < REACH:
         column = 0 if distance <= 0.0 else int(distance / STEP) + 1
         market.forced[side, min(column, PRESSURE_BINS)] += notional_usd
 
 
-@compiled
+@lean
 def finish(market: np.void) -> None:
     """Turn counts into cumulative curves, and find where forced closing first outweighs the book.
 
@@ -74,14 +79,14 @@ def finish(market: np.void) -> None:
                 break
 
 
-@compiled
+@lean
 def shift(market: np.void, side: int) -> float:
     """How far the mark has moved towards the liquidation prices of a side since the sweep, in logs."""
     moved = math.log(market.swept_mark / market.mark)
     return moved if side == 0 else -moved
 
 
-@compiled
+@lean
 def forced_within(market: np.void, side: int, distance: float, moved: float) -> float:
     """Notional closed by force on a side within a log distance from the mark as it is now.
 
@@ -99,7 +104,7 @@ def forced_within(market: np.void, side: int, distance: float, moved: float) -> 
     return below + (place - low) * (market.forced[side, low + 1] - below)
 
 
-@compiled
+@lean
 def ahead_of(market: np.void, side: int, distance: float, moved: float) -> float:
     """Notional on the same side that is closed by force before a price at that distance is reached.
 

@@ -256,6 +256,21 @@ SUMS_ROW = np.dtype(
 """Scratch of `features.emit`: what is summed up on the way to a vector."""
 
 
+VIEW_ROW = np.dtype(
+    [
+        ("levels", "i8"),  # of the book, 0 where it is not known
+        *((name, "f8") for name in (
+            "carry_day", "basis", "jumps", "volume_day", "interest_change", "spread", "spread_change")),
+        # by side
+        *((name, "f8", (2,)) for name in (
+            "moved", "depth_25bps", "depth_1pct", "depth_2pct", "imbalance", "depth_change",
+            "pressure_1pct", "pressure_3pct", "pressure_10pct", "opposite_3pct", "forced_share",
+            "ignition", "ignition_over_sigma")),
+    ]
+)  # fmt: skip
+"""Scratch of `features.views`: what every position in a market reads alike, NaN where not known."""
+
+
 class Portfolio(NamedTuple):
     """One account's positions and balances side by side: what a vector is computed from.
 
@@ -269,6 +284,8 @@ class Portfolio(NamedTuple):
     balance: npt.NDArray[np.void]
     work: npt.NDArray[np.float64]  # (3, ESTIMATORS) scratch of `emit`
     sums: npt.NDArray[np.void]  # (1,) likewise
+    away: npt.NDArray[np.float64]  # likewise, by position: the adverse move that liquidates
+    markets: npt.NDArray[np.void]  # likewise, by market
 
 
 POSITIONS, BALANCES, ISOLATED = 0, 1, 2
@@ -285,6 +302,8 @@ def new_portfolio(markets: int, assets: int) -> Portfolio:
         _fresh("balance", assets),
         np.zeros((3, ESTIMATORS)),
         np.zeros(1, SUMS_ROW),
+        np.zeros(markets),
+        np.zeros(markets, VIEW_ROW),
     )
 
 

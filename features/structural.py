@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 
 VARIANCE_LOG_SD = 0.6
 """Standard deviation of log realised variance around its forecast, a day ahead; with the nodes below."""
@@ -55,7 +55,16 @@ _WEIGHTS = (
 )
 
 
-@compiled
+_SCALES = tuple(math.exp(-0.5 * VARIANCE_LOG_SD * node) for node in _NODES)
+
+BEYOND_FLOOR = 6.2 / _SCALES[-1]
+"""From here on first passage is below the floor even at the largest volatility: 2 N(-6.2) < 1e-9."""
+
+BEYOND_DOUBT = 12.0 / _SCALES[-1]
+"""From here on it is nothing beside the floor: 2 N(-12) < 1e-32."""
+
+
+@lean
 def first_passage(buffer_over_sigma: float) -> float:
     """Probability that the buffer is touched within the horizon that sigma is stated for.
 
@@ -66,21 +75,23 @@ def first_passage(buffer_over_sigma: float) -> float:
     return math.erfc(buffer_over_sigma / math.sqrt(2.0))
 
 
-@compiled
+@lean
 def _mixture(buffer_over_sigma: float) -> float:
     """First passage averaged over a lognormal variance of mean-log 0 and sd `VARIANCE_LOG_SD`."""
+    if buffer_over_sigma > BEYOND_DOUBT:
+        return 0.0
     total = 0.0
-    for node, weight in zip(_NODES, _WEIGHTS):  # noqa: B905 - numba has no strict zip
-        total += weight * first_passage(buffer_over_sigma * math.exp(-0.5 * VARIANCE_LOG_SD * node))
+    for scale, weight in zip(_SCALES, _WEIGHTS):  # noqa: B905 - numba has no strict zip
+        total += weight * first_passage(buffer_over_sigma * scale)
     return total
 
 
-@compiled
+@lean
 def _bounded(probability: float) -> float:
     return min(max(probability, PROBABILITY_FLOOR), PROBABILITY_CEILING)
 
 
-@compiled
+@lean
 def mixed_first_passage(buffer_over_sigma: float) -> float:
     """First passage averaged over a lognormal variance of mean-log 0 and sd `VARIANCE_LOG_SD`.
 
@@ -88,10 +99,12 @@ def mixed_first_passage(buffer_over_sigma: float) -> float:
     """
     if math.isnan(buffer_over_sigma):
         return math.nan
+    if buffer_over_sigma > BEYOND_FLOOR:
+        return PROBABILITY_FLOOR
     return _bounded(_mixture(buffer_over_sigma))
 
 
-@compiled
+@lean
 def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
     """Probabilities of first passage within 1 h, in 1-8 h given none before, in 8-24 h given none before.
 
@@ -101,6 +114,8 @@ def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
     """
     if math.isnan(buffer_over_sigma_day):
         return math.nan, math.nan, math.nan
+    if buffer_over_sigma_day > BEYOND_FLOOR:
+        return PROBABILITY_FLOOR, PROBABILITY_FLOOR, PROBABILITY_FLOOR
     near = max(buffer_over_sigma_day, AT_THE_BARRIER)
     p_1h = _mixture(near * math.sqrt(24.0))
     p_8h = _mixture(near * math.sqrt(3.0))
@@ -108,7 +123,7 @@ def mixed_hazards(buffer_over_sigma_day: float) -> tuple[float, float, float]:
     return _bounded(p_1h), conditional_hazard(p_1h, p_8h), conditional_hazard(p_8h, p_24h)
 
 
-@compiled
+@lean
 def lapse_rate(margin_ratio: float) -> float:
     """Liquidations a day of an account because of what it does itself: it adds, withdraws, lets funding run.
 
@@ -117,20 +132,20 @@ def lapse_rate(margin_ratio: float) -> float:
     return LAPSES_A_DAY * max(margin_ratio, 1.0) ** -LAPSE_POWER if not math.isnan(margin_ratio) else math.nan
 
 
-@compiled
+@lean
 def _tilted(probability: float, log_odds: float) -> float:
     """The probability with its odds multiplied by exp(log_odds)."""
     odds = math.exp(log_odds)
     return probability * odds / (1.0 - probability + probability * odds)
 
 
-@compiled
+@lean
 def _or_lapse(hazard: float, rate: float, hours: float) -> float:
     """Either of two independent ends within so many hours, bounded as above."""
     return _bounded(1.0 - (1.0 - hazard) * math.exp(-rate * hours / 24.0))
 
 
-@compiled
+@lean
 def prior_hazards(
     buffer_over_sigma_day: float, margin_ratio: float, forecast_ratio: float
 ) -> tuple[float, float, float]:
@@ -150,7 +165,7 @@ def prior_hazards(
     )
 
 
-@compiled
+@lean
 def prior_24h(buffer_over_sigma_day: float, margin_ratio: float, forecast_ratio: float) -> float:
     """Probability of either within a day; NaN where an argument is."""
     first, second, third = prior_hazards(buffer_over_sigma_day, margin_ratio, forecast_ratio)
@@ -162,7 +177,7 @@ JUMP_SCALE, JUMP_TAIL = 0.03, 3.0
 """Jumps of more than 3% come about every other day in a crypto perpetual; their size has a cubic tail."""
 
 
-@compiled
+@lean
 def jump_passage(distance: float) -> float:
     """Logit of the probability that one jump within a day is larger than the distance to liquidation.
 
@@ -175,13 +190,13 @@ def jump_passage(distance: float) -> float:
     return logit(_bounded(-math.expm1(-0.5 * JUMPS_A_DAY * larger)))
 
 
-@compiled
+@lean
 def logit(probability: float) -> float:
     """log(p / (1 - p))."""
     return math.log(probability) - math.log1p(-probability)
 
 
-@compiled
+@lean
 def conditional_hazard(earlier: float, later: float) -> float:
     """Probability of the event between two horizons given none before the earlier one, bounded as above."""
     return _bounded((later - earlier) / (1.0 - earlier))

@@ -13,17 +13,15 @@ import math
 import numpy as np
 
 from exchange.account import notional_usd
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import DAY_S, DAY_US, HOUR_US, MINUTE_US
-from features.arithmetic import distance
 from features.behaviour import fade_outcomes, remaining
-from features.portfolio import NEARNESS, gather, position_buffer_usd, sum_pools
-from features.pressure import finish, log_distance, note, side_of
+from features.portfolio import NEARNESS, gather, read_ahead, sum_exposures, sum_margin
+from features.pressure import finish, note, side_of
 from features.state import (
     EXPECTED_AT,
     EXPECTED_HOURS,
     FORECAST_RATIO,
-    ISOLATED,
     KNOWN_ACCOUNTS,
     NEXT_SWEEP,
     POSITIONS,
@@ -48,7 +46,7 @@ FORECAST_BOUND = 1.5
 """The forecast's total is believed within this many logs of the prior's."""
 
 
-@compiled
+@lean
 def sweep_when_due(state: State, folio: Portfolio, time_us: int) -> None:
     """Sweep once if an event at `time_us` is the first at or after a quarter of an hour."""
     due_us = state.clock[NEXT_SWEEP]
@@ -60,7 +58,7 @@ def sweep_when_due(state: State, folio: Portfolio, time_us: int) -> None:
     state.clock[NEXT_SWEEP] = start_us + SWEEP_US
 
 
-@compiled
+@lean
 def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None:
     """Look at every account; `elapsed_us` have passed since the last time."""
     hourly = now_us // HOUR_US > state.clock[EXPECTED_AT] // HOUR_US
@@ -71,16 +69,24 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         owner.collateral = 0.0
         owner.maintenance = 0.0
         owner.accounts = 0.0
+    keep_lowest = remaining(elapsed_us, LOWEST_HALF_LIFE_S)
+    keep_usual = remaining(elapsed_us, MEMORY_HALF_LIFE_S)
     known = 0.0
     expected = 0.0
     slow = 0.0
     ahead = 0.0
     for key in range(len(state.account)):
+        read_ahead(state, key)
         state.account[key].swept_ratio = math.nan
-        if state.account[key].first_position < 0 or not _look(state, folio, key, now_us, elapsed_us):
+        if state.account[key].first_position < 0 or not _look(
+            state, folio, key, now_us, keep_lowest, keep_usual
+        ):
             continue
+        if not hourly:
+            continue
+        sum_exposures(state, folio)
         near = folio.work[NEARNESS]
-        if hourly and near[SIGMA_SLOW] > 0.0 and near[SIGMA_AHEAD_24H] > 0.0:
+        if near[SIGMA_SLOW] > 0.0 and near[SIGMA_AHEAD_24H] > 0.0:
             known += 1.0
             slow += mixed_first_passage(near[SIGMA_SLOW])
             ahead += mixed_first_passage(near[SIGMA_AHEAD_24H])
@@ -101,26 +107,25 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         state.clock[EXPECTED_AT] = now_us
 
 
-@compiled
-def _look(state: State, folio: Portfolio, key: int, now_us: int, elapsed_us: int) -> bool:
+@lean
+def _look(
+    state: State, folio: Portfolio, key: int, now_us: int, keep_lowest: float, keep_usual: float
+) -> bool:
     """Look at one account, leaving it in `folio`; whether it has positions and all of it is known."""
     if gather(state, key, folio) == 0:
         return False
-    sum_pools(state, folio)
+    sum_margin(state, folio)
     sums = folio.sums[0]
     account = state.account[key]
     buffer = sums.collateral - sums.needed
-    isolated = folio.count[ISOLATED] != 0
     for i in range(folio.count[POSITIONS]):
         position = folio.position[i]
         if position.quantity == 0.0:
             continue
         market = state.market[position.market]
-        left = position_buffer_usd(market, position, buffer, isolated)
-        if not math.isnan(left):
+        if not math.isnan(folio.away[i]):
             side = side_of(position.quantity)
-            away = log_distance(distance(market, position.quantity, left), side)
-            note(market, side, away, abs(notional_usd(position.quantity, market.mark)))
+            note(market, side, folio.away[i], abs(notional_usd(position.quantity, market.mark)))
     if account.owner >= 0:  # what is not known of one account is not known of its owner
         owner = state.owner[account.owner]
         owner.collateral += sums.collateral
@@ -128,13 +133,19 @@ def _look(state: State, folio: Portfolio, key: int, now_us: int, elapsed_us: int
         owner.accounts += 1.0
     if math.isnan(sums.equity) or math.isnan(buffer):
         return False
-    _remember(account, now_us, elapsed_us, sums.equity, sums.worst_ratio, buffer)
+    _remember(account, now_us, keep_lowest, keep_usual, sums.equity, sums.worst_ratio, buffer)
     return True
 
 
-@compiled
+@lean
 def _remember(
-    account: np.void, now_us: int, elapsed_us: int, equity: float, ratio: float, buffer: float
+    account: np.void,
+    now_us: int,
+    keep_lowest: float,
+    keep_usual: float,
+    equity: float,
+    ratio: float,
+    buffer: float,
 ) -> None:
     """What the account has lived through: its smallest buffer, its best and its usual equity."""
     if account.survived == math.inf or now_us - account.survived_from > SURVIVED_US:
@@ -146,12 +157,10 @@ def _remember(
     if math.isnan(account.lowest_ratio):
         account.lowest_ratio = ratio
     else:
-        keep = remaining(elapsed_us, LOWEST_HALF_LIFE_S)
-        account.lowest_ratio = min(ratio, keep * account.lowest_ratio + (1.0 - keep) * ratio)
+        account.lowest_ratio = min(ratio, keep_lowest * account.lowest_ratio + (1.0 - keep_lowest) * ratio)
     if math.isnan(account.usual_equity):
         account.usual_equity = equity
         account.peak_equity = equity
     else:
-        keep = remaining(elapsed_us, MEMORY_HALF_LIFE_S)
-        account.usual_equity = keep * account.usual_equity + (1.0 - keep) * equity
+        account.usual_equity = keep_usual * account.usual_equity + (1.0 - keep_usual) * equity
         account.peak_equity = max(account.peak_equity, equity)

@@ -16,6 +16,7 @@ from features.advance import advance_all
 from features.emit import FEATURES, FIGURES, emit, emit_open
 from features.events import BALANCE, FILL, POSITION, EventBatch
 from features.exposure import underlying_number
+from features.handle import Handle, take
 from features.portfolio import gather
 from features.state import (
     NOW,
@@ -59,6 +60,7 @@ class Venue:
         self._account_ids: dict[str, int] = {}
         self._owner_ids: dict[str, int] = {}
         self._folio: Portfolio = new_portfolio(8, 4)
+        self._handle: Handle | None = None
 
     # -- names to ids, in order of first appearance
 
@@ -129,37 +131,56 @@ class Venue:
         """Time of the newest event, -1 before the first."""
         return int(self.state.clock[0])
 
-    def open_vectors(self, at_us: int | None = None) -> Vectors:
+    def open_vectors(self, at_us: int | None = None, into: Vectors | None = None) -> Vectors:
         """Vectors of all accounts with an open position, in id order, as of `at_us` (default: now).
 
-        `at_us` may be later than the newest event: what is known then is only older.
+        `at_us` may be later than the newest event: what is known then is only older. `into` is written to
+        and returned in part where it has a row for every account: whoever goes through many times spares
+        the making of so many rows.
         """
         newest_us = self.state.clock[NOW]
         if at_us is not None:
             self.state.clock[NOW] = max(newest_us, at_us)
         room = max(len(self.account_names), 1)
-        ids = np.empty(room, np.int64)
-        features = np.empty((room, FEATURES))
-        figures = np.empty((room, FIGURES))
+        if into is None or len(into.account) < room:
+            into = Vectors(np.empty(room, np.int64), np.empty((room, FEATURES)), np.empty((room, FIGURES)))
+        ids, features, figures = into
         rows = emit_open(self.state, len(self.account_names), self._folio, ids, features, figures)
         self.state.clock[NOW] = newest_us  # asking changes nothing
         return Vectors(ids[:rows], features[:rows], figures[:rows])
 
     def vectors(self, accounts: Iterable[int]) -> Vectors:
         """Vectors of the given accounts; those without an open position are left out."""
+        handle = self._held()
         chosen, features, figures = [], [], []
         for key in accounts:
-            if gather(self.state, key, self._folio) == 0:
-                continue
-            vector, figure = self.vector_of(self._folio)
-            chosen.append(key)
-            features.append(vector)
-            figures.append(figure)
+            if handle.take(key):
+                chosen.append(key)
+                features.append(handle.vector.copy())
+                figures.append(handle.figure.copy())
         return Vectors(
             np.array(chosen, np.int64),
             np.array(features).reshape(-1, FEATURES),
             np.array(figures).reshape(-1, FIGURES),
         )
+
+    def vector(self, account: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+        """Vector and figures of one account as the venue stands now; None without an open position.
+
+        The fastest way to a single one: both arrays are written anew by the next call, so who wants to keep
+        them copies them.
+        """
+        handle = self._handle
+        if handle is None or handle.state is not self.state or handle.folio is not self._folio:
+            handle = self._held()
+        return handle.both if take(handle.places, account) else None
+
+    def _held(self) -> Handle:
+        """A handle to the tables as they are; they are replaced when they grow."""
+        handle = self._handle
+        if handle is None or handle.state is not self.state or handle.folio is not self._folio:
+            handle = self._handle = Handle(self.state, self._folio)
+        return handle
 
     def portfolio(self, account: int, orders: int = 0) -> Portfolio:
         """A copy of an account with room for `orders` more positions."""

@@ -17,7 +17,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled
+from exchange.compiled import lean
 from exchange.units import DAY_S, HOUR_S, HOUR_US, SECOND_US, YEAR_S
 
 HALF_LIVES_H = (1.0, 6.0, 48.0)
@@ -91,7 +91,7 @@ RUNGS = 5
 """One, three half-lives, the level."""
 
 
-@compiled
+@lean
 def observe_price(
     log_return: float,
     time_us: int,
@@ -162,7 +162,7 @@ def observe_price(
         _close_hours(log_return, time_us, elapsed_us, day, series)
 
 
-@compiled
+@lean
 def _enter_hours(
     squared: float,
     time_us: int,
@@ -190,7 +190,7 @@ def _enter_hours(
     series[MONTH_BEFORE] = week + _sum_of_hours(ring, hour - 719, 552)
 
 
-@compiled
+@lean
 def _sum_of_hours(ring: npt.NDArray[np.float64], first: int, count: int) -> float:
     """Sum of `count` hours from hour `first`, in eight partial sums that the processor adds side by side."""
     start = first % RING_HOURS
@@ -213,7 +213,7 @@ def _sum_of_hours(ring: npt.NDArray[np.float64], first: int, count: int) -> floa
     return ((a + e) + (b + f)) + ((c + g) + (d + h))
 
 
-@compiled
+@lean
 def _close_hours(
     log_return: float,
     time_us: int,
@@ -249,7 +249,7 @@ def _close_hours(
     series[GARCH] = garch
 
 
-@compiled
+@lean
 def _own_share(series: npt.NDArray[np.float64]) -> float:
     """How much of its level a price has from itself, in [0, 1); the prior has the rest."""
     if math.isnan(series[LEVEL]):
@@ -257,14 +257,14 @@ def _own_share(series: npt.NDArray[np.float64]) -> float:
     return series[KNOWN_S] / (series[KNOWN_S] + DAYS_TO_TRUST * DAY_S)
 
 
-@compiled
+@lean
 def long_run(series: npt.NDArray[np.float64]) -> float:
     """Variance per second that GARCH returns to: the price's own average shrunk to the prior."""
     own = _own_share(series)
     return PRIOR_VARIANCE if own == 0.0 else own * series[AVERAGE] + (1.0 - own) * PRIOR_VARIANCE
 
 
-@compiled
+@lean
 def garch_step(variance: float, squared: float, rest: float, alpha: float, beta: float, hours: int) -> float:
     """GARCH(1,1) variance after `hours` hours of equal squared return, all as rates per second."""
     drive = (1.0 - alpha - beta) * rest + alpha * squared
@@ -272,7 +272,7 @@ def garch_step(variance: float, squared: float, rest: float, alpha: float, beta:
     return keep * variance + drive * (1.0 - keep) / (1.0 - beta)
 
 
-@compiled
+@lean
 def garch_variance(variance: float, rest: float, alpha: float, beta: float, horizon_s: float) -> float:
     """Mean variance per second over the horizon, from that of the next hour back to the long run."""
     hours = horizon_s / HOUR_S
@@ -280,7 +280,7 @@ def garch_variance(variance: float, rest: float, alpha: float, beta: float, hori
     return rest + (variance - rest) * (1.0 - math.pow(stay, hours)) / (hours * (1.0 - stay))
 
 
-@compiled
+@lean
 def jump_share(variance_48h: float, bipower: float) -> float:
     """Share of recent variance that came in jumps, in [0, 1]; NaN before the second return."""
     if math.isnan(bipower) or math.isnan(variance_48h):
@@ -290,7 +290,7 @@ def jump_share(variance_48h: float, bipower: float) -> float:
     return min(max(1.0 - bipower / variance_48h, 0.0), 1.0)
 
 
-@compiled
+@lean
 def slow_variance(variance_48h: float) -> float:
     """Variance per second shrunk in logs towards the slow prior; NaN before the second bar.
 
@@ -302,14 +302,14 @@ def slow_variance(variance_48h: float) -> float:
     return math.exp((1.0 - PRIOR_WEIGHT) * seen + PRIOR_WEIGHT * math.log(PRIOR_VARIANCE))
 
 
-@compiled
+@lean
 def _rung(below: float, variance: float, bars: float) -> float:
     """From the slower rung below, towards a faster variance as far as its number of bars can be trusted."""
     seen = math.log(max(variance, LEAST_VARIANCE) / PRIOR_VARIANCE)
     return below + bars / (bars + BARS_TO_TRUST) * max(seen - below, LEAST_STEP)
 
 
-@compiled
+@lean
 def climb(
     series: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
 ) -> tuple[float, float, float, float]:
@@ -326,7 +326,7 @@ def climb(
     return hour, hours, days, level
 
 
-@compiled
+@lean
 def forecast_variance(
     series: npt.NDArray[np.float64], variance: npt.NDArray[np.float64], horizon_s: float
 ) -> float:
