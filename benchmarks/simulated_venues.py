@@ -178,8 +178,8 @@ def markdown(training: Rows, trained: Trained, found: list[dict[str, Any]]) -> s
     rounds = {name: head.get("rounds") for name, head in trained.model["heads"].items()}
     lines = [f"Trained on {len(training.time_us):,} rows of {len(TRAINING)} venues; trees {rounds}.", ""]
     lines += [
-        "| judged on | rows | events | AP model | AP margin ratio | AP structural | over the better | AUC model "
-        "/ better | predicted / actual | top 1% |",
+        "| judged on | rows | events | AP model | AP margin ratio | AP structural | over the better | "
+        "AUC model / better | predicted / actual | top 1% |",
         "|---|--:|--:|--:|--:|--:|---|---|--:|--:|",
     ]
     for one in found:
@@ -202,9 +202,7 @@ def markdown(training: Rows, trained: Trained, found: list[dict[str, Any]]) -> s
     lines += ["|---|--:|--:|--:|--:|--:|"]
     for one in found:
         panel = one["negative"]
-        cells = [
-            _figure(panel[name]["average_precision"]) for name in ("model", "margin_ratio", "structural")
-        ]
+        cells = [_figure(panel[name]["average_precision"]) for name in SCORES]
         level = _figure(panel["model"]["predicted_over_actual"])
         lines.append(f"| {one['venue']} | {panel['events']} | {' | '.join(cells)} | {level} |")
     lines += [
