@@ -172,6 +172,7 @@ KIND = {
     "margin_rates": ev.RATE,
     "account_snapshots": ev.SNAPSHOT,
     "observations": ev.OBSERVED,
+    "default_events": ev.DEFAULT,
 }
 """Kind of the first event that a row makes. Tables that are not here change nothing that is computed."""
 

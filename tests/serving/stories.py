@@ -150,6 +150,17 @@ def fill(minutes: float, name: str, quantity: float, at_price: float, **more: An
     }
 
 
+def default(minutes: float, name: str, kind: str = "liquidation", **more: Any) -> Event:
+    return {
+        "table": "default_events",
+        "time": at(minutes),
+        "account_id": name,
+        "kind": kind,
+        "shortfall_usd": 0.0,
+        **more,
+    }
+
+
 def rate(minutes: float, name: str, initial: float, maintenance: float) -> Event:
     return {
         "table": "margin_rates",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import catalog
 from features.tables import TABLES
 from features.venue import Venue
 from pipelines.events import event_batches
@@ -62,7 +63,7 @@ def test_within_a_request_events_apply_in_their_order_whatever_the_order_they_ar
 @pytest.mark.parametrize("assets", [["ETH"], ["ETH", "USDC"], ["AAA", "ETH", "USD"]])
 def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path, assets: list[str]) -> None:
     events = [event for event in story() if event["table"] != "assets"]
-    events = [*(tell.asset(name) for name in assets), *events]
+    events = [*(tell.asset(name) for name in assets), *events, tell.default(8, "ann")]
     tables: dict[str, list[Event]] = {name: [] for name in TABLES}
     for event in events:
         row = {key: value for key, value in event.items() if key != "table"}
@@ -70,9 +71,6 @@ def test_the_service_makes_of_rows_what_a_dataset_of_them_makes(tmp_path: Path, 
             key = {name: row[name] for name in ("time", "account_id") if name in row}
             tables[table] += [{**key, **entry} for entry in row.pop(nested, [])]
         tables[event["table"]].append(row)
-    tables["default_events"].append(
-        {"time": at(8), "account_id": "ann", "kind": "liquidation", "shortfall_usd": 0.0}
-    )
     frames = {
         name: pl.DataFrame(rows, infer_schema_length=None).with_columns(
             pl.col(column.name).str.to_datetime(time_unit="us", time_zone="UTC")
@@ -193,18 +191,40 @@ def test_history_from_before_a_market_has_terms_is_taken_as_a_dataset_s_is() -> 
     assert not math.isnan(row["variance"][0])
 
 
-def test_tables_that_tell_outcomes_are_kept_and_change_no_feature() -> None:
+def test_the_insurance_fund_is_kept_and_changes_no_feature() -> None:
     engine = told(story())
     digest = engine.venue.digest()
-    answer = send(
-        engine,
-        [
-            {"table": "insurance_fund", "time": at(3), "balance_usd": 1e6, "reason": "fees"},
-            {"table": "default_events", "time": at(9), "account_id": "ann", "kind": "negative_equity",
-             "shortfall_usd": 3.0, "market": "BTC"},
-        ],
-    )  # fmt: skip
-    assert answer.sequence == len(story()) + 2
+    fund = {"table": "insurance_fund", "time": at(3), "balance_usd": 1e6, "reason": "fees"}
+    assert send(engine, [fund]).sequence == len(story()) + 1
+    assert engine.venue.digest() == digest
+
+
+def features_of(engine: Engine, name: str) -> dict[str, float]:
+    vectors = engine.venue.vectors([engine.venue.find_account(name)])
+    return dict(zip(catalog.NAMES, vectors.features[0].tolist(), strict=True))
+
+
+def test_a_default_is_remembered_of_its_account() -> None:
+    engine = told([*story(), tell.default(20, "ann"), tell.bar(80, 60_600.0)])
+    found = features_of(engine, "ann")
+    assert found["hours_since_liquidation"] == pytest.approx(1.0)
+    assert found["past_liquidations"] == pytest.approx(0.5 ** (1 / 72))
+    assert found["outcome_ratio"] > 0.0
+    assert features_of(engine, "bob")["past_liquidations"] == 0.0
+
+
+def test_other_kinds_of_default_are_no_liquidation() -> None:
+    others = [tell.default(9, "ann", kind) for kind in ("deleverage", "negative_equity")]
+    found = features_of(told([*story(), *others, tell.bar(80, 60_600.0)]), "ann")
+    assert found["past_liquidations"] == 0.0
+    assert not math.isnan(found["outcome_ratio"])  # but the table is there
+
+
+def test_a_default_that_comes_late_is_refused() -> None:
+    engine = told([*story(), tell.bar(20, 60_600.0)])
+    digest = engine.venue.digest()
+    answer = engine.take(asked([tell.default(9, "ann")]))
+    assert [entry.code for entry in answer.rejected] == ["late"]
     assert engine.venue.digest() == digest
 
 

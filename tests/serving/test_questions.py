@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
+from features import catalog
 from serving import cure
 from serving.engine import Engine
 from serving.wire import BatchRequest, RefusalError, encode, to_us
@@ -86,18 +87,26 @@ def test_a_sequence_that_was_reached_is_answered(engine: Engine) -> None:
 def test_orders_that_might_be_sent_are_judged_as_if_they_had_been_filled(
     orders: list[tuple[str, float]], account: str
 ) -> None:
-    engine = told([*story(), tell.funding(9, 0.001)])
+    """Every column included: habits, holding time, what was survived, the owner's other accounts."""
     marks = {"BTC": 60_600.0, "SOL": 102.0}
+    lived = [tell.bar(minutes, marks[name], name) for minutes in (20, 40, 100) for name in marks]
+    engine = told([*story(), tell.default(9, "bob"), *lived, tell.funding(100, 0.001)])
     expected = engine.score(
         question(account, orders=[{"market": name, "quantity": size} for name, size in orders])
     )
+    tried = engine._trial.vectors(0)
     fills = [
-        tell.fill(9, account, size, marks[name], market=name, fee_usd=abs(size) * marks[name] * 0.0005)
+        tell.fill(100, account, size, marks[name], market=name, fee_usd=abs(size) * marks[name] * 0.0005)
         for name, size in orders
     ]
     send(engine, fills)
     answer = engine.score(question(account))
     answer.sequence = expected.sequence
+    held = engine.venue.vectors([engine.venue.find_account(account)])
+    for row in range(len(tried.account)):
+        for name, one, other in zip(catalog.NAMES, tried.features[row], held.features[row], strict=True):
+            assert one == pytest.approx(other, rel=1e-9, abs=1e-9, nan_ok=True), name
+    assert len(tried.account) == len(held.account)
     # To a rounding only: funding of several positions is settled in another order than by a fill in one.
     for name, value in msgspec.structs.asdict(expected).items():
         found = getattr(answer, name)
