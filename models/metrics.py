@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.units import DAY_US, HOUR_US
+from exchange.compiled import compiled
+from exchange.units import DAY_US
 
 METRICS = (
     "roc_auc",
@@ -26,6 +27,7 @@ METRICS = (
     "top_1pct_observed_over_expected",
     "calibration_error",
 )
+AREA, PRECISION, RECALL, BRIER, LOSS, RATIO, TOP, ERROR = range(len(METRICS))
 TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
 """Where quantile bins are cut: shares of the rows, counted from the riskiest."""
 LEVEL = 0.90
@@ -40,7 +42,7 @@ class Ranked:
     """Rows sorted once, riskiest first, so that a figure costs one pass for every new set of weights.
 
     `order` gives the original row numbers, `ends` one past the last row of each group of equal
-    probability, `event_groups` the groups that hold an event, `event_rows` the sorted rows with one.
+    probability.
     """
 
     order: I64
@@ -49,8 +51,6 @@ class Ranked:
     squared_error: F64
     surprise: F64
     ends: I64
-    event_rows: I64
-    event_groups: I64
 
     @classmethod
     def of(cls, happened: npt.ArrayLike, probability: npt.ArrayLike) -> Ranked:
@@ -64,12 +64,10 @@ class Ranked:
         order = np.argsort(-chance, kind="stable")
         chance, event = chance[order], event[order]
         ends = np.flatnonzero(np.append(chance[1:] != chance[:-1], len(chance) > 0)) + 1
-        event_rows = np.flatnonzero(event)
-        event_groups = np.unique(np.searchsorted(ends, event_rows, side="right"))
         tiny = np.finfo(np.float64).eps
         clipped = np.clip(chance, tiny, 1 - tiny)
         surprise = -np.where(event > 0, np.log(clipped), np.log1p(-clipped))
-        return cls(order, chance, event, (chance - event) ** 2, surprise, ends, event_rows, event_groups)
+        return cls(order, chance, event, (chance - event) ** 2, surprise, ends)
 
     def weights(self, weight: npt.ArrayLike | None) -> F64:
         """Weights of the original rows in sorted order; ones where there are none."""
@@ -87,58 +85,89 @@ def measure(ranked: Ranked, weight: npt.ArrayLike | None = None) -> F64:
     to the base rate.
     """
     w = ranked.weights(weight)
-    reached = np.concatenate(([0.0], np.cumsum(w)))
-    total = reached[-1]
-    area = precision = recall = ratio = top = error = brier = loss = np.nan
-    events = float(w[ranked.event_rows].sum())
-    if total > 0:
-        # Sums of products rather than BLAS dots, whose threads cost more than they save at this size.
-        brier = float((w * ranked.squared_error).sum() / total)
-        loss = float((w * ranked.surprise).sum() / total)
-    if events > 0:
-        area, precision, recall = _ranking(ranked, w, reached, events)
-        ratio = float((w * ranked.probability).sum() / events)
-        top = _top_observed_over_expected(ranked, w, reached)
-        bins = _quantile_bins(ranked, w, reached, TENTHS)
-        error = float(np.abs(bins.events - bins.expected).sum() / events)
-    return np.array([area, precision, recall, brier, loss, ratio, top, error])
+    figures = np.full(len(METRICS), np.nan)
+    _sweep(
+        w, ranked.probability, ranked.happened, ranked.squared_error, ranked.surprise, ranked.ends, figures
+    )
+    if not np.isnan(figures[ERROR]):
+        bins = np.zeros((3, len(TENTHS) + 1))
+        _bin_sums(w, ranked.probability, ranked.happened, ranked.ends, np.array(TENTHS), bins)
+        figures[ERROR] = np.abs(bins[1] - bins[2]).sum() / bins[1].sum()
+    return figures
 
 
-def _ranking(ranked: Ranked, w: F64, reached: F64, events: float) -> tuple[float, float, float]:
-    """ROC AUC, average precision and recall at 1% false positives.
+@compiled
+def _sweep(
+    w: F64, probability: F64, happened: F64, squared_error: F64, surprise: F64, ends: I64, out: F64
+) -> None:
+    """All figures but the calibration error, which is set to 0 where it is defined. Rows by falling risk."""
+    total, events, expected, brier, loss = 0.0, 0.0, 0.0, 0.0, 0.0
+    for row in range(len(w)):
+        total += w[row]
+        events += w[row] * happened[row]
+        expected += w[row] * probability[row]
+        brier += w[row] * squared_error[row]
+        loss += w[row] * surprise[row]
+    if total <= 0.0:
+        return
+    out[BRIER], out[LOSS] = brier / total, loss / total
+    if events <= 0.0:
+        return
+    others, wanted = total - events, total / 100.0
+    area, precision, recall = 0.0, 0.0, 0.0
+    top_events, top_expected, top_open = 0.0, 0.0, True
+    reached, caught, start = 0.0, 0.0, 0
+    for end in ends:
+        here, caught_here, expected_here = 0.0, 0.0, 0.0
+        for row in range(start, end):
+            here += w[row]
+            caught_here += w[row] * happened[row]
+            expected_here += w[row] * probability[row]
+        start = end
+        before, false_before = reached, reached - caught
+        reached += here
+        caught += caught_here
+        false_after = reached - caught
+        if caught_here > 0.0:
+            precision += caught_here * caught / reached
+            area += caught_here * (others - (false_before + false_after) / 2.0)
+            if 100.0 * false_after <= others * (1.0 + 1e-12):
+                recall = caught / events
+        if top_open and here > 0.0:
+            share = min(1.0, (wanted - before) / here)
+            top_events += share * caught_here
+            top_expected += share * expected_here
+            top_open = reached < wanted
+    out[PRECISION], out[RATIO], out[ERROR] = precision / events, expected / events, 0.0
+    if top_expected > 0.0:
+        out[TOP] = top_events / top_expected
+    if others > 0.0:
+        out[AREA], out[RECALL] = area / (events * others), recall
 
-    Only groups that hold an event move recall, so only they are visited.
+
+@compiled
+def _bin_sums(w: F64, probability: F64, happened: F64, ends: I64, cut_at: F64, out: F64) -> None:
+    """Rows, events and expected events between the cuts, riskiest bin first, into out[3, cuts + 1].
+
+    A group of equal probabilities stays whole, in the bin of its middle.
     """
-    others = float(reached[-1]) - events
-    of_row = np.searchsorted(ranked.ends[ranked.event_groups], ranked.event_rows, side="right")
-    caught_here = np.bincount(of_row, w[ranked.event_rows], len(ranked.event_groups))
-    caught = np.cumsum(caught_here)
-    starts = np.concatenate(([0], ranked.ends))[ranked.event_groups]
-    ends = ranked.ends[ranked.event_groups]
-    flagged = reached[ends]
-    false_before = reached[starts] - (caught - caught_here)
-    false_after = flagged - caught
-    precision = np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
-    average_precision = float((caught_here * precision).sum() / events)
-    if others <= 0:
-        return np.nan, average_precision, np.nan
-    outranked = others - (false_before + false_after) / 2
-    area = float((caught_here * outranked).sum() / (events * others))
-    allowed = 100 * false_after <= others * (1 + 1e-12)
-    recall = float(caught[allowed].max(initial=0.0) / events)
-    return area, average_precision, recall
-
-
-def _top_observed_over_expected(ranked: Ranked, w: F64, reached: F64) -> float:
-    """Events over expected events among the riskiest 1% of the weight; NaN where none is expected."""
-    wanted = reached[-1] / 100
-    group = int(np.searchsorted(reached[ranked.ends], wanted, side="left"))
-    start = int(ranked.ends[group - 1]) if group else 0
-    end = int(ranked.ends[group])
-    share = (wanted - reached[start]) / (reached[end] - reached[start])
-    w_top = np.append(w[:start], share * w[start:end])
-    expected = float((w_top * ranked.probability[:end]).sum())
-    return float((w_top * ranked.happened[:end]).sum()) / expected if expected > 0 else np.nan
+    total = 0.0
+    for weight in w:
+        total += weight
+    reached, start, number = 0.0, 0, 0
+    for end in ends:
+        here = 0.0
+        for row in range(start, end):
+            here += w[row]
+        middle = reached + here / 2.0
+        while number < len(cut_at) and total * cut_at[number] < middle:
+            number += 1
+        for row in range(start, end):
+            out[0, number] += w[row]
+            out[1, number] += w[row] * happened[row]
+            out[2, number] += w[row] * probability[row]
+        reached += here
+        start = end
 
 
 class Bins(NamedTuple):
@@ -159,27 +188,14 @@ class Bins(NamedTuple):
         return self.events / self.rows
 
 
-def _quantile_bins(ranked: Ranked, w: F64, reached: F64, cut_at: Sequence[float]) -> Bins:
-    """Bins between the cuts; a group of equal probabilities stays whole, in the bin of its middle."""
-    ends = reached[ranked.ends]
-    middle = (ends + np.concatenate(([0.0], ends[:-1]))) / 2
-    cuts = np.searchsorted(middle, reached[-1] * np.array(cut_at), side="right")
-    bounds = np.concatenate(([0], np.concatenate(([0], ranked.ends))[cuts], [len(w)]))
-    expected_reached = np.concatenate(([0.0], np.cumsum(w * ranked.probability)))
-    event_reached = np.concatenate(([0.0], np.cumsum(w[ranked.event_rows])))
-    rows = np.diff(reached[bounds])
-    expected = np.diff(expected_reached[bounds])
-    events = np.diff(event_reached[np.searchsorted(ranked.event_rows, bounds, side="left")])
-    filled = rows > 0
-    return Bins(rows[filled][::-1], events[filled][::-1], expected[filled][::-1])
-
-
 def quantile_bins(
     ranked: Ranked, cut_at: Sequence[float] = TENTHS, weight: npt.ArrayLike | None = None
 ) -> Bins:
     """Rows, events and expected events between the cuts (rising shares of rows); empty bins are left out."""
-    w = ranked.weights(weight)
-    return _quantile_bins(ranked, w, np.concatenate(([0.0], np.cumsum(w))), cut_at)
+    sums = np.zeros((3, len(cut_at) + 1))
+    w, cuts = ranked.weights(weight), np.array(cut_at, np.float64)
+    _bin_sums(w, ranked.probability, ranked.happened, ranked.ends, cuts, sums)
+    return Bins(*sums[:, sums[0] > 0][:, ::-1])
 
 
 def metrics(
@@ -231,52 +247,3 @@ def measured_interval(values: F64, drawn: F64) -> tuple[F64, F64]:
     if len(errors) and np.median(errors) > 0:
         scaled[:, column] *= values[column] / np.median(errors)
     return interval(scaled)
-
-
-def alarm_level(probability: npt.ArrayLike, budget: float) -> float:
-    """The lowest probability at which at most a share `budget` of all rows is alarmed (inf where none)."""
-    ascending = np.sort(np.asarray(probability, np.float64))
-    allowed = int(np.floor(budget * len(ascending) + 1e-9))
-    values, first = np.unique(ascending, return_index=True)
-    affordable = len(ascending) - first <= allowed
-    return float(values[affordable][0]) if affordable.any() else float("inf")
-
-
-def lead_times_h(
-    time_us: I64,
-    account: I64,
-    probability: F64,
-    event_account: I64,
-    event_time_us: I64,
-    levels: tuple[float, ...],
-    lookback_us: int = 72 * HOUR_US,
-    quiet_us: int = 24 * HOUR_US,
-) -> F64:
-    """Hours of warning before each first event, float64[events, levels]; 0 where there was none.
-
-    A warning is the unbroken run of alarms (probability >= level) at the account's own decision times
-    that still stands at the last one before the event: an alarm that was called off warned nobody. It is
-    followed back `lookback_us` at most. Events less than `quiet_us` after another of the same account are
-    its continuation and are left out; NaN where the account was never scored within the lookback.
-    """
-    by_account = np.lexsort((event_time_us, event_account))
-    who, when = event_account[by_account], event_time_us[by_account]
-    first = np.ones(len(who), bool)
-    first[1:] = (who[1:] != who[:-1]) | (when[1:] - when[:-1] >= quiet_us)
-    who, when = who[first], when[first]
-    order = np.lexsort((time_us, account))
-    row_account, row_time, chance = account[order], time_us[order], probability[order]
-    lower = np.searchsorted(row_account, who, side="left")
-    upper = np.searchsorted(row_account, who, side="right")
-    hours = np.full((len(who), len(levels)), np.nan)
-    for i, (low, high) in enumerate(zip(lower, upper, strict=True)):
-        seen = row_time[low:high]
-        begin = low + np.searchsorted(seen, when[i] - lookback_us, side="left")
-        end = low + np.searchsorted(seen, when[i], side="left")
-        if begin == end:
-            continue
-        for k, level in enumerate(levels):
-            calm = np.flatnonzero(chance[begin:end] < level)
-            run = begin + (calm[-1] + 1 if len(calm) else 0)
-            hours[i, k] = (when[i] - row_time[run]) / HOUR_US if run < end else 0.0
-    return hours

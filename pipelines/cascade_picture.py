@@ -11,7 +11,7 @@ from matplotlib.dates import DateFormatter, MinuteLocator
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from exchange.units import SECOND_US
-from models.plots import BLACK, BLUE, GREEN, GREY, ORANGE, RED, _picture, _png
+from models.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, picture, png
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
 
 def draw(scene: Scene) -> bytes:
     """The picture as PNG bytes."""
-    with _picture(12.5, 15.0) as figure:
+    with picture(12.5, 15.0) as figure:
         axes = figure.subplots(5, 1, sharex=True, height_ratios=(3, 2, 3, 2, 3))
         _prices(axes[0], scene)
         _depth(axes[1], scene)
@@ -59,7 +59,7 @@ def draw(scene: Scene) -> bytes:
         axes[-1].xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
         axes[-1].set_xlabel(f"{np.datetime64(scene.first_us, 'us').astype('datetime64[D]')}, UTC")
         figure.align_ylabels(axes)
-        return _png(figure)
+        return png(figure)
 
 
 def _when(time_us: Whole) -> Any:

@@ -15,10 +15,11 @@ from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
 from features.venue import Vectors
-from models import labels, plots
+from models import labels, plots, plots_time
 from models import scorecard as cards
 from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
 from models.bundle import Bundle
+from models.horizons import HORIZONS_H
 from models.rows import HORIZONS_US, Rows
 from models.train import targets
 from pipelines.output import atomic_dir, check_folder
@@ -44,6 +45,7 @@ class Judged:
     probability: dict[str, npt.NDArray[np.float64]]  # by score, (n, targets)
     known: dict[str, Flags]  # rows that count for a target
     came: dict[str, Flags]
+    scored: dict[str, cards.Scored]  # the rows that count for a target, as the scorecard takes them
     card: dict[str, Any]
     explained: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # contributions, features
 
@@ -87,14 +89,8 @@ def judge(
             f"{dataset.path}: nothing to judge from {format_time(from_us)} to {format_time(to_us)}, "
             f"the dataset runs from {format_time(meta.start_us)} to {format_time(meta.end_us)}"
         )
-    seen = observations(dataset)
-    grids = [
-        labels.decision_times(
-            meta.start_us, meta.end_us, every_us, horizon_us, seen, (from_us, to_us)
-        ).time_us
-        for horizon_us in HORIZONS_US
-    ]
-    times_us = np.unique(np.concatenate(grids))
+    found = grids(dataset, from_us, to_us, every_us)
+    times_us = np.unique(np.concatenate(found))
     if len(times_us) == 0:
         raise InputError(
             f"{dataset.path}: no decision time from {format_time(from_us)} to {format_time(to_us)} "
@@ -107,13 +103,28 @@ def judge(
             f"{dataset.path}: no account has an open position at any of {len(times_us)} decision times"
         )
     described = {"venue": meta.venue, "digest": dataset.digest()}
-    on_grid = {
-        f"liquidation_{int(h)}h": np.isin(rows.time_us, grid)
-        for h, grid in zip((1, 8, 24), grids, strict=True)
-    }
-    on_grid["negative_equity_24h"] = on_grid["liquidation_24h"]
     with progress(None, "measuring, with intervals"):
-        return judge_rows(scorer, rows, on_grid, described, (from_us, to_us), every_us, draws)
+        return judge_rows(scorer, rows, on_grids(rows, found), described, (from_us, to_us), every_us, draws)
+
+
+def grids(dataset: Dataset, from_us: int, to_us: int, every_us: int) -> list[npt.NDArray[np.int64]]:
+    """Decision times of [from, to] for each horizon: those whose outcome is known."""
+    meta, seen = dataset.meta, observations(dataset)
+    return [
+        labels.decision_times(
+            meta.start_us, meta.end_us, every_us, horizon_us, seen, (from_us, to_us)
+        ).time_us
+        for horizon_us in HORIZONS_US
+    ]
+
+
+def on_grids(rows: Rows, found: list[npt.NDArray[np.int64]]) -> dict[str, Flags]:
+    """Which rows are decision times of each target, the grids being those of `grids`."""
+    on_grid = {
+        f"liquidation_{hours}h": np.isin(rows.time_us, grid)
+        for hours, grid in zip(HORIZONS_H, found, strict=True)
+    }
+    return on_grid | {"negative_equity_24h": on_grid[f"liquidation_{HORIZONS_H[-1]}h"]}
 
 
 def judge_rows(
@@ -133,21 +144,13 @@ def judge_rows(
     for target, (has_label, happened) in targets(rows).items():
         known[target] = has_label if on_grid is None else has_label & on_grid[target]
         came[target] = happened
-    equity = rows.figures[:, figure.EQUITY_USD]
-    scored: dict[str, dict[str, cards.Scored]] = {}
-    for k, target in enumerate(TARGETS):
-        chosen = known[target]
-        kind = target.rsplit("_", 1)[0]
-        scored.setdefault(kind, {})[f"{int(TARGET_HORIZON_H[k])}h"] = cards.Scored(
-            rows.time_us[chosen],
-            rows.account[chosen],
-            came[target][chosen],
-            equity[chosen],
-            {name: values[chosen, k] for name, values in probability.items()},
-        )
+    scored = scored_rows(rows, known, came, probability)
+    by_horizon: dict[str, dict[str, cards.Scored]] = {}
+    for target, horizon_h in zip(TARGETS, TARGET_HORIZON_H, strict=True):
+        by_horizon.setdefault(target.rsplit("_", 1)[0], {})[f"{int(horizon_h)}h"] = scored[target]
     first, last = span_us or (int(rows.time_us.min()), int(rows.time_us.max()))
     card = cards.scorecard(
-        scored,
+        by_horizon,
         dataset=described or {},
         model_version=scorer.model_version,
         from_us=first,
@@ -155,7 +158,31 @@ def judge_rows(
         every_s=every_us / 1e6,
         draws=draws,
     )
-    return Judged(rows, scores, probability, known, came, card, _explained(scorer, vectors, scores))
+    explained = _explained(scorer, vectors, scores)
+    return Judged(rows, scores, probability, known, came, scored, card, explained)
+
+
+def scored_rows(
+    rows: Rows,
+    known: dict[str, Flags],
+    came: dict[str, Flags],
+    probability: dict[str, npt.NDArray[np.float64]],
+) -> dict[str, cards.Scored]:
+    """The rows that count for each target, as the scorecard takes them."""
+    return {
+        target: cards.Scored(
+            time_us=rows.time_us,
+            account=rows.account,
+            happened=came[target],
+            event_us=rows.negative_us if target.startswith("negative") else rows.liquidated_us,
+            label_end_us=rows.label_end_us[:, HORIZONS_H.index(int(TARGET_HORIZON_H[k]))],
+            equity_usd=rows.figures[:, figure.EQUITY_USD],
+            notional_usd=rows.figures[:, figure.GROSS_NOTIONAL_USD],
+            long_share=rows.features[:, catalog.index("long_share")],
+            probability={name: values[:, k] for name, values in probability.items()},
+        ).where(known[target])
+        for k, target in enumerate(TARGETS)
+    }
 
 
 def _explained(
@@ -174,8 +201,6 @@ def _explained(
 def pictures(judged: Judged) -> dict[str, bytes]:
     """PNG pictures by name: those for which there is something to show."""
     rows, name = judged.rows, "liquidation_24h"
-    chosen = judged.known[name]
-    came = judged.came[name][chosen]
     found: dict[str, bytes] = {}
     contributions, features = judged.explained
     if len(contributions):
@@ -183,22 +208,23 @@ def pictures(judged: Judged) -> dict[str, bytes]:
         names = [catalog.NAMES[k] for k in moved]
         found["shap_beeswarm"] = plots.shap_beeswarm(contributions[:, moved], features[:, moved], names)
         found["shap_bar"] = plots.shap_bar(contributions[:, moved], features[:, moved], names)
-    if not came.any():
+    scored = judged.scored[name]
+    usable = np.all([np.isfinite(values) for values in scored.probability.values()], axis=0)
+    scored = scored.where(usable)
+    if not scored.happened.any():
         return found
-    day = {score: values[chosen, 2] for score, values in judged.probability.items()}
-    time_us, account = rows.time_us[chosen], rows.account[chosen]
-    usable = np.all([np.isfinite(values) for values in day.values()], axis=0)
-    day = {score: values[usable] for score, values in day.items()}
-    came, time_us, account = came[usable], time_us[usable], account[usable]
-    found["reliability"] = plots.reliability(came, day["model"], time_us, account)
-    found["precision_recall"] = plots.precision_recall(came, day)
-    found["over_time"] = plots.over_time(time_us, came, day["model"])
-    events = np.unique(np.column_stack([account[came], rows.liquidated_us[chosen][usable][came]]), axis=0)
-    found["lead_time"] = plots.lead_time(time_us, account, day["model"], events[:, 0], events[:, 1])
+    chance = scored.probability["model"]
+    found["reliability"] = plots.reliability(scored.happened, chance, scored.time_us, scored.account)
+    found["precision_recall"] = plots.precision_recall(scored.happened, scored.probability)
+    found["over_time"] = plots_time.over_time(scored.time_us, scored.happened, chance)
+    found["lead_time"] = plots_time.lead_time(
+        scored.time_us, scored.account, scored.happened, scored.event_us, scored.probability
+    )
+    chosen = np.flatnonzero(judged.known[name])[usable]
     found["margins"] = plots.margins(
-        judged.scores.static_initial_rate[chosen][usable],
-        judged.scores.initial_rate[chosen][usable],
-        day["model"],
-        rows.figures[chosen, figure.GROSS_NOTIONAL_USD][usable],
+        judged.scores.static_initial_rate[chosen],
+        judged.scores.initial_rate[chosen],
+        chance,
+        rows.figures[chosen, figure.GROSS_NOTIONAL_USD],
     )
     return found

@@ -11,7 +11,9 @@ import numpy as np
 from features import catalog
 from features import emit as figure
 from features.venue import Vectors, Venue
+from models.scorecard_text import parts, warning_and_counts
 from pipelines.times import format_time
+from pipelines.verdict import verdict
 from serving.scorer import REASONS_FROM_PD_24H, Scorer
 
 MOST_ACCOUNTS = 20
@@ -51,6 +53,8 @@ def render(
         loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"usd": usd, "percent": percent}
+    panels, desk = card["targets"]["liquidation"]["24h"], card["desk"]["liquidation"]["24h"]
+    heads = scorer.bundle.model["heads"]
     shown = [(name, question) for name, question in PICTURES if name in images]
     return environment.get_template("report.html").render(
         venue=venue_name,
@@ -59,10 +63,14 @@ def render(
         model_version=scorer.model_version,
         accounts=_accounts(scorer, venue, vectors),
         totals=_totals(scorer, vectors),
-        panel=card["targets"]["liquidation"]["24h"]["all"],
+        verdict=verdict(card),
+        panel=panels["all"],
         negative=card["targets"]["negative_equity"]["24h"]["all"],
         span=(card["from"], card["to"]),
-        metrics=_metrics(card["targets"]["liquidation"]["24h"]["all"]),
+        metrics=_metrics(panels["all"]),
+        parts=parts(panels, desk["episodes"]),
+        warning=warning_and_counts(desk),
+        constant_negative=heads["negative_given_liquidation"].get("fitted") == "constant",
         pictures=[
             (name, question, base64.b64encode(images[name]).decode("ascii")) for name, question in shown
         ],

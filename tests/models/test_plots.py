@@ -9,10 +9,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 from exchange.units import DAY_US, HOUR_US
 from models import metrics as mt
-from models import plots
+from models import plot_style, plots, plots_time
 
 ACCOUNTS, TIMES = 40, 36
 
@@ -31,13 +32,12 @@ def rows(events: bool = True):
 
 def draw_rows(events: bool = True, only: slice = slice(None)) -> dict[str, bytes]:
     time, account, happened, chance = (column[only] for column in rows(events))
-    when = time[happened] + 3 * HOUR_US
     static = np.full(len(chance), 0.1)
     return {
         "reliability": plots.reliability(happened, chance, time, account, draws=20),
         "precision_recall": plots.precision_recall(happened, {"model": chance, "structural": chance**2}),
-        "lead_time": plots.lead_time(time, account, chance, account[happened], when),
-        "over_time": plots.over_time(time, happened, chance),
+        "lead_time": plots_time.lead_time(time, account, happened, time + 3 * HOUR_US, {"model": chance}),
+        "over_time": plots_time.over_time(time, happened, chance),
         "margins": plots.margins(static, np.maximum(static, chance), chance, 1000 * (1 + chance)),
     }
 
@@ -66,7 +66,8 @@ def figures(monkeypatch):
         kept.append(figure)
         return b""
 
-    monkeypatch.setattr(plots, "_png", keep)
+    for module in (plots, plots_time):
+        monkeypatch.setattr(module, "png", keep)
     return kept
 
 
@@ -92,7 +93,7 @@ def test_pictures_are_legible_repeatable_and_move_nothing_global():
 
 @pytest.mark.parametrize(("events", "only"), [(False, slice(None)), (True, slice(0, 1)), (True, slice(0, 0))])
 def test_days_without_events_and_hardly_any_rows_are_drawn_too(monkeypatch, events, only):
-    monkeypatch.setattr(plots, "DPI", 40)  # only whether, not how
+    monkeypatch.setattr(plot_style, "DPI", 40)  # only whether, not how
     assert all(draw_rows(events, only).values())
 
 
@@ -122,35 +123,49 @@ def test_precision_recall_names_the_best_first(figures):
 
 
 def test_lead_time_shows_the_share_that_was_warned(figures):
-    time = np.arange(10, dtype=np.int64) * 4 * HOUR_US
-    chance = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9])
-    account = np.zeros(10, np.int64)
-    # Warned from 32 h on: 7 h before the event at 39 h; the second account was never scored.
-    plots.lead_time(time, account, chance, np.array([0, 1]), np.array([39, 39]) * HOUR_US, budgets=(0.2,))
+    time = np.tile(np.arange(10, dtype=np.int64) * 4 * HOUR_US, 2)
+    account = np.repeat([0, 1], 10)
+    # The first account is flagged from 32 h on, 7 h before it defaults; the second never, and defaults too.
+    model = np.where((account == 0) & (time >= 32 * HOUR_US), 0.9, 0.1)
+    happened = time > 15 * HOUR_US
+    event = np.full(20, 39 * HOUR_US)
+    plots_time.lead_time(
+        time, account, happened, event, {"model": model, "structural": 1 - model}, precision=1
+    )
     axes = figures[0].axes[0]
     hours, share = axes.lines[0].get_data()
     assert set(share[hours <= 7]) == {0.5}
     assert set(share[hours > 7]) == {0.0}
-    assert "50% of liquidations" in axes.get_title(loc="left")
-    assert "1 never scored" in axes.get_title(loc="left")
+    assert set(axes.lines[1].get_ydata()) == {0.0}
+    assert axes.get_title(loc="left").startswith("50% of liquidations were flagged, half of those 7 h ahead")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "model (PD ≥ 90%)",
+        "structural (never that precise)",
+    ]
 
 
 def test_over_time_counts_by_decision_time(figures):
     time, _, happened, chance = rows()
-    plots.over_time(time, happened, chance)
+    plots_time.over_time(time, happened, chance)
     above = figures[0].axes[0]
-    first = time < time.min() + DAY_US
-    assert above.patches[0].get_height() == pytest.approx(happened[first].sum() / 6)
-    assert above.lines[0].get_ydata()[0] == pytest.approx(chance[first].sum() / 6)
+    days = np.unique(time // DAY_US)
+    came = np.array([happened[time // DAY_US == day].sum() / 6 for day in days])
+    expected = np.array([chance[time // DAY_US == day].sum() / 6 for day in days])
+    bars = np.array([bar.get_height() for bar in above.patches]).reshape(2, -1)
+    low, high = poisson.interval(0.9, expected)
+    outside = (came < low) | (came > high)
+    np.testing.assert_allclose(bars[0], np.where(outside, np.nan, came))
+    np.testing.assert_allclose(bars[1], np.where(outside, came, np.nan))
+    assert above.lines[0].get_ydata() == pytest.approx(expected)
 
 
 def test_over_time_breaks_where_days_have_no_rows(figures):
     time = np.array([0, 1, 4], np.int64) * DAY_US
-    plots.over_time(time, np.array([True, False, False]), np.array([0.5, 0.2, 0.1]))
+    plots_time.over_time(time, np.array([True, False, False]), np.array([0.5, 0.2, 0.1]))
     above, below = figures[0].axes
     np.testing.assert_equal(above.lines[0].get_ydata(), [0.5, 0.2, np.nan, np.nan, 0.1])
     np.testing.assert_equal(below.lines[2].get_ydata(), [0.5, 0.2, np.nan, np.nan, 0.1])
-    assert "(3 decision times on 3 days)" in above.get_title(loc="left")
+    assert "100% of 3 decision times in the band" in above.get_title(loc="left")
 
 
 def test_margins_counts_who_is_asked_for_more_and_for_less(figures):

@@ -25,10 +25,23 @@ def scored(seed: int, events: bool = True) -> sc.Scored:
         name: 1 / (1 + np.exp(-(risk + generator.normal(0, scale, ROWS)))) for name, scale in noisy.items()
     }
     time = FROM_US + generator.integers(0, 84, ROWS) * 4 * HOUR_US
+    event = time + generator.integers(1, 24 * 60, ROWS) * (HOUR_US // 60)
     happened = (generator.random(ROWS) < chance["model"]) & events
     equity = np.exp(generator.normal(4, 3, ROWS))
     equity[:50] = np.nan
-    return sc.Scored(time, generator.integers(0, 80, ROWS), happened, equity, chance)
+    notional = np.exp(generator.normal(6, 2, ROWS))
+    notional[50:70] = np.nan
+    return sc.Scored(
+        time_us=time,
+        account=generator.integers(0, 80, ROWS),
+        happened=happened,
+        event_us=event,
+        label_end_us=time + DAY_US,
+        equity_usd=equity,
+        notional_usd=notional,
+        long_share=generator.choice([0.0, 0.5, 0.7, 1.0, np.nan], ROWS),
+        probability=chance,
+    )
 
 
 def card(targets, **changes):
@@ -77,9 +90,11 @@ def test_layout_is_the_documented_one(example):
     }
     for horizons in found["targets"].values():
         for panels in horizons.values():
-            assert list(panels) == ["all", "equity_at_least_100_usd"]
-            for panel in panels.values():
-                assert set(panel) == {"rows", "events", "accounts", "days", *sc.SCORES, "differences"}
+            assert tuple(panels) == sc.PANELS
+            assert sc.PANELS[:2] == ("all", "equity_at_least_100_usd"), "the two that are promised"
+            for name, panel in panels.items():
+                extra = {"weight"} if name == "notional_weighted" else set()
+                assert set(panel) - extra == {"rows", "events", "accounts", "days", *sc.SCORES, "differences"}
                 assert all(set(panel[score]) == measured for score in sc.SCORES)
                 assert all(set(panel[score]["intervals"]) == set(mt.METRICS) for score in sc.SCORES)
 
@@ -102,6 +117,48 @@ def test_figures_are_those_of_the_rows(example):
             for metric in ("roc_auc", "average_precision", "predicted_over_actual", "calibration_error"):
                 low, high = panel[score]["intervals"][metric]
                 assert low < panel[score][metric] < high, metric
+
+
+def test_parts_are_the_rows_they_name(example):
+    targets, found = example
+    rows = targets["liquidation"]["24h"]
+    panels = found["targets"]["liquidation"]["24h"]
+    parts = {
+        "equity_below_100_usd": rows.equity_usd < 100,
+        "net_long": rows.long_share > 0.5,
+        "net_short": rows.long_share < 0.5,
+    }
+    for name, chosen in parts.items():
+        happened, chance = rows.happened[chosen], rows.probability["model"][chosen]
+        assert 0 < panels[name]["rows"] == chosen.sum() < ROWS
+        assert panels[name]["model"]["roc_auc"] == pytest.approx(roc_auc_score(happened, chance))
+    assert panels["equity_below_100_usd"]["rows"] + panels["equity_at_least_100_usd"]["rows"] == ROWS - 50
+
+
+def test_weighing_by_notional_counts_dollars(example):
+    targets, found = example
+    rows = targets["liquidation"]["24h"]
+    panel = found["targets"]["liquidation"]["24h"]["notional_weighted"]
+    known = np.isfinite(rows.notional_usd)
+    happened, weight = rows.happened[known], rows.notional_usd[known]
+    assert panel["rows"] == ROWS - 20
+    assert panel["events"] == happened.sum()
+    assert panel["weight"] == {
+        "total": pytest.approx(weight.sum()),
+        "events": pytest.approx(weight[happened].sum()),
+    }
+    for score in sc.SCORES:
+        chance = rows.probability[score][known]
+        expected = {
+            "roc_auc": roc_auc_score(happened, chance, sample_weight=weight),
+            "average_precision": average_precision_score(happened, chance, sample_weight=weight),
+            "predicted_over_actual": (weight * chance).sum() / weight[happened].sum(),
+            "brier": np.average((chance - happened) ** 2, weights=weight),
+        }
+        for metric, value in expected.items():
+            assert panel[score][metric] == pytest.approx(value), metric
+            low, high = panel[score]["intervals"][metric]
+            assert low < value < high, metric
 
 
 def test_differences_are_paired(example):
@@ -180,11 +237,13 @@ def flat(panel):
 def test_the_table_shows_every_panel_in_aligned_columns(example):
     targets, found = example
     text = sc.table(found)
-    assert text.count("\n## ") == 6
+    assert text.count("\n## ") == 3 * 3 + 2, "two panels and the parts of each, the desk's where events came"
     rows = targets["liquidation"]["1h"]
     assert f"{roc_auc_score(rows.happened, rows.probability['model']):.3f} [" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 6
+    assert len(blocks) == 11
+    for name in ("equity below $100", "weighted by notional", "net long", "net short", "calm time"):
+        assert text.count(f"\n| {name} ") == 3
     for block in blocks:
         assert len({len(line) for line in block}) == 1
         assert len({line.count("|") for line in block}) == 1
