@@ -1,12 +1,15 @@
 """Walk-forward validation on an account history: train before each cut, judge what came after.
 
-    python -m benchmarks.walk_forward DATASET [--cut TIME ...] [--columns account|all] [--json FILE]
+    python -m benchmarks.walk_forward [DATASET] [--cut TIME ...] [--columns account|all] [--panels]
+                                      [--json FILE]
 
 Prints one Markdown table a window: liquidation within 24 h and 8 h, for all accounts, for those with at
 least $100 of equity and for those with positions of at least $10, beside both baselines, with 90%
 intervals from resampling whole days and accounts. Each model sees nothing after its cut, neither
-features nor labels; each window ends where the next cut begins. `--columns all` lets trees read every
-column of the catalogue, the ones that are the same for all accounts included: what that does is the point.
+features nor labels; each window ends where the next cut begins. `--panels` adds the parts: equity below
+$100, weighted by notional, by side, by episode, hours of warning, counts against a Poisson band.
+`--columns all` lets trees read every column of the catalogue, the ones that are the same for all accounts
+included: what that does is the point.
 """
 
 from __future__ import annotations
@@ -19,22 +22,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.windows import DEFAULT_CUTS, Window, real_accounts, windows
 from exchange.errors import PerpriskError
-from exchange.units import DAY_US
 from features import catalog
-from features import emit as figure
 from models import scorecard as cards
 from models.rows import Rows
+from models.scorecard_text import markdown as aligned
+from models.scorecard_text import parts, warning_and_counts
 from models.train import TREE_FEATURES, targets, train
-from pipelines.evaluate import Judged, judge
-from pipelines.replay import DEFAULT_EVERY_US, training_rows
-from pipelines.store import Dataset
-from pipelines.times import format_time, parse_time_us
-from pipelines.train import passing_scorer
+from pipelines.evaluate import Judged
+from pipelines.times import format_time
 
-DEFAULT_CUTS = ("2022-12-01", "2022-12-15", "2023-01-15")
 LEAST_NOTIONAL_USD = 10.0
-TARGETS = (("liquidation", "24h", 2), ("liquidation", "8h", 1))
+SHOWN = ("all", "equity_at_least_100_usd")
+TARGETS = (("liquidation", "24h"), ("liquidation", "8h"))
 METRICS = (
     ("average_precision", "average precision", "{:.3f}"),
     ("roc_auc", "ROC AUC", "{:.3f}"),
@@ -48,60 +49,51 @@ METRICS = (
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walk_forward", description=__doc__)
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("dataset", type=Path, nargs="?", default=real_accounts())
     parser.add_argument("--cut", action="append", help="train before this time (default: three cuts)")
     parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
     parser.add_argument("--columns", choices=("account", "all"), default="account", help="what trees read")
+    parser.add_argument("--panels", action="store_true", help="print parts, warning and counts as well")
     parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
+    found = []
     try:
         columns = catalog.NAMES if options.columns == "all" else TREE_FEATURES
-        found = windows(options.dataset, options.cut or list(DEFAULT_CUTS), options.draws, columns)
+        for window in windows(options.dataset, options.cut or DEFAULT_CUTS):
+            found.append(figures(window, columns, options.draws))
+            print(markdown(found[-1]), flush=True)
+            if options.panels:
+                print(desk(found[-1]), flush=True)
     except PerpriskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for window in found:
-        print(markdown(window))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
-def windows(path: Path, cuts: list[str], draws: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Figures of every window."""
-    dataset = Dataset.open(path, "accounts")
-    cuts_us = sorted(parse_time_us(cut, "--cut") for cut in cuts)
-    # A window's last decision is a day before the next cut, so that no label reaches over it.
-    ends_us = [following - DAY_US - 1 for following in cuts_us[1:]] + [dataset.meta.end_us]
-    found = []
-    for cut_us, end_us in zip(cuts_us, ends_us, strict=True):
-        rows = training_rows(dataset, DEFAULT_EVERY_US, cut_us)
-        judged = judge(
-            dataset,
-            passing_scorer(train(rows, tree_features=columns)),
-            cut_us,
-            end_us,
-            DEFAULT_EVERY_US,
-            draws,
+def figures(window: Window, columns: tuple[str, ...], draws: int) -> dict[str, Any]:
+    """Train before a window's cut, and everything that is measured after it."""
+    judged = window.judge(train(window.training, tree_features=columns), draws)
+    panels = []
+    for target, horizon in TARGETS:
+        for name in SHOWN:
+            measured = judged.card["targets"][target][horizon][name]
+            panels.append({"target": f"{target} {horizon}", "population": name, **measured})
+        panels.append(
+            {
+                "target": f"{target} {horizon}",
+                "population": "notional_at_least_10_usd",
+                **_notional_panel(judged, f"{target}_{horizon}", draws),
+            }
         )
-        panels = []
-        for target, horizon, column in TARGETS:
-            for name, figures in judged.card["targets"][target][horizon].items():
-                panels.append({"target": f"{target} {horizon}", "population": name, **figures})
-            panels.append(
-                {
-                    "target": f"{target} {horizon}",
-                    "population": "notional_at_least_10_usd",
-                    **_notional_panel(judged, f"{target}_{horizon}", column, draws),
-                }
-            )
-        facts = {
-            "trained_before": format_time(cut_us),
-            "until": format_time(end_us),
-            "training": _training_facts(rows),
-        }
-        found.append({**facts, "panels": panels})
-    return found
+    return {
+        "trained_before": format_time(window.cut_us),
+        "until": format_time(window.end_us),
+        "training": _training_facts(window.training),
+        "panels": panels,
+        "card": judged.card,
+    }
 
 
 def _training_facts(rows: Rows) -> dict[str, Any]:
@@ -117,17 +109,23 @@ def _training_facts(rows: Rows) -> dict[str, Any]:
     }
 
 
-def _notional_panel(judged: Judged, target: str, column: int, draws: int) -> dict[str, Any]:
-    gross = judged.rows.figures[:, figure.GROSS_NOTIONAL_USD]
-    chosen = judged.known[target] & (gross >= LEAST_NOTIONAL_USD)
-    scored = cards.Scored(
-        judged.rows.time_us[chosen],
-        judged.rows.account[chosen],
-        judged.came[target][chosen],
-        judged.rows.figures[chosen, figure.EQUITY_USD],
-        {name: values[chosen, column] for name, values in judged.probability.items()},
-    )
-    return cards.panel(scored, draws, 0)
+def _notional_panel(judged: Judged, target: str, draws: int) -> dict[str, Any]:
+    scored = judged.scored[target]
+    return cards.panel(scored.where(scored.notional_usd >= LEAST_NOTIONAL_USD), draws, 0)
+
+
+def desk(window: dict[str, Any]) -> str:
+    """The parts of one window, its hours of warning and its counts, as Markdown."""
+    text = []
+    for target, horizon in TARGETS:
+        beside = window["card"]["desk"][target][horizon]
+        text += [
+            f"**{target} {horizon}, part by part**",
+            aligned(parts(window["card"]["targets"][target][horizon], beside["episodes"])),
+            f"**{target} {horizon}, warning and counts**",
+            aligned(warning_and_counts(beside)),
+        ]
+    return "\n\n".join(text) + "\n"
 
 
 def markdown(window: dict[str, Any]) -> str:
