@@ -17,7 +17,7 @@ from exchange.units import DAY_US, HOUR_US
 from features import catalog
 from features import events as ev
 from features.events import EventBatch
-from features.venue import Vectors
+from features.venue import Vectors, Venue
 from models.bundle import Bundle
 from models.labels import NO_LABEL_END
 from models.rows import Rows
@@ -106,6 +106,56 @@ def check_training(dataset: Dataset, times_us: Times, folder: Path) -> int:
         assert (until.label_end_us <= time_us).all()
         compared += len(then.time_us)
     return compared
+
+
+def check_vectors(dataset: Dataset, times_us: Times, folder: Path) -> int:
+    """Every column at all times in one run, and at each on a copy that ends then; how many rows."""
+    later_us = min(times_us[-1] + HOUR_US, dataset.meta.end_us)
+    steps = replaying.replay(dataset, np.array([*times_us, later_us]))
+    whole = {time_us: tuple(vectors) for time_us, vectors, _ in steps}
+    compared = 0
+    for time_us in times_us:
+        copy = build.truncate_after(dataset.path, folder / f"until{time_us}", time_us)
+        ((_, then, _),) = replaying.replay(Dataset.open(copy), np.array([time_us]))
+        assert_same(tuple(then), whole[time_us])
+        compared += len(then.account)
+    return compared
+
+
+# ---- columns ---------------------------------------------------------------------------------------
+
+
+def test_what_comes_after_changes_no_column(generated: Dataset, tmp_path: Path) -> None:
+    assert check_vectors(generated, telling_times(generated)[::2], tmp_path) > 300
+
+
+def peeking(column: int) -> Callable[..., Iterator[tuple[int, Vectors, Venue]]]:
+    """A replay in which one column of every account is what it will be at the next time."""
+
+    def leaky(*arguments: Any, **options: Any) -> Iterator[tuple[int, Vectors, Venue]]:
+        steps = list(replay(*arguments, **options))
+        for number, (time_us, vectors, venue) in enumerate(steps):
+            features = vectors.features.copy()
+            _, following, _ = steps[min(number + 1, len(steps) - 1)]
+            later = dict(zip(following.account.tolist(), following.features[:, column].tolist(), strict=True))
+            for row, account in enumerate(vectors.account.tolist()):
+                features[row, column] = later.get(account, features[row, column])
+            yield time_us, vectors._replace(features=features), venue
+
+    return leaky
+
+
+@pytest.mark.parametrize(
+    "name", ["margin_ratio", "pressure_3pct", "fills", "lowest_margin_ratio", "outcome_ratio"]
+)
+def test_a_column_that_peeks_one_step_ahead_is_caught(
+    generated: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    start_us = telling_times(generated)[0]
+    times_us = [start_us, start_us + 7 * HOUR_US]
+    monkeypatch.setattr(replaying, "replay", peeking(catalog.index(name)))
+    with pytest.raises(AssertionError, match="array 1 differs"):
+        check_vectors(generated, times_us, tmp_path)
 
 
 # ---- scores ----------------------------------------------------------------------------------------
