@@ -4,7 +4,8 @@
 
 Prints, at several spreads of log variance, the rate and power of lapses with the largest likelihood of
 liquidations within 24 h, a shift of the level of first passage left free, as a head's calibration leaves it.
-The constants of `features.structural` lie between what is printed for 2022-12-15 (the default).
+The last row holds the constants in place, `features.structural`: where the loss is nearly flat, those that
+leave accounts far from liquidation an order (a rate that falls with the margin ratio).
 """
 
 from __future__ import annotations
@@ -63,8 +64,6 @@ def markdown(rows: Rows, before: str) -> str:
     came = rows.liquidated_us <= rows.label_end_us[:, -1]
     lines = [
         f"{len(came):,} rows before {before}, {int(came.sum())} liquidated within 24 h.",
-        f"In `features.structural`: spread {structural.VARIANCE_LOG_SD}, {structural.LAPSES_A_DAY} lapses a day, "
-        f"power {structural.LAPSE_POWER}.",
         "",
         "| spread of log variance | lapses a day | power | level of first passage | loss |",
         "|--:|--:|--:|--:|--:|",
@@ -72,11 +71,16 @@ def markdown(rows: Rows, before: str) -> str:
     for spread in SPREADS:
         level, rate, power, loss = fitted(rows, came, spread)
         lines.append(f"| {spread} | {rate:.3f} | {power:.2f} | {level:+.2f} | {loss:.1f} |")
+    spread, rate, power = structural.VARIANCE_LOG_SD, structural.LAPSES_A_DAY, structural.LAPSE_POWER
+    level, _, _, loss = fitted(rows, came, spread, (rate, power))
+    lines.append(f"| {spread}, in place | {rate:.3f} | {power:.2f} | {level:+.2f} | {loss:.1f} |")
     return "\n".join(lines) + "\n"
 
 
-def fitted(rows: Rows, came: npt.NDArray[np.bool_], spread: float) -> tuple[float, float, float, float]:
-    """Level, lapses a day, power and loss with the largest likelihood at a spread.
+def fitted(
+    rows: Rows, came: npt.NDArray[np.bool_], spread: float, lapses: tuple[float, float] | None = None
+) -> tuple[float, float, float, float]:
+    """Level, lapses a day, power and loss with the largest likelihood at a spread, lapses given or free.
 
     The level moves both ways to end, as a head's intercept does: the rate is that before the level.
     """
@@ -86,15 +90,15 @@ def fitted(rows: Rows, came: npt.NDArray[np.bool_], spread: float) -> tuple[floa
     odds = logit(passage) + forecast
 
     def loss(point: Floats) -> float:
-        level, log_rate, power = point
+        level, log_rate, power = point if lapses is None else (point[0], np.log(lapses[0]), lapses[1])
         lapse = -np.expm1(-np.exp(log_rate) * ratio**-power)
         either = np.clip(1.0 - (1.0 - expit(odds)) * (1.0 - lapse), 1e-12, 1.0 - 1e-12)
         score = logit(either) + level
         return float(np.sum(np.logaddexp(0.0, score) - came * score))
 
     best = minimize(loss, [-0.5, -4.0, 1.0], method="Nelder-Mead", options={"maxiter": 1_000})
-    level, log_rate, power = best.x
-    return float(level), float(np.exp(log_rate)), float(power), float(best.fun)
+    level, log_rate, power = (float(value) for value in best.x)
+    return level, float(np.exp(log_rate)), power, float(best.fun)
 
 
 def _mixture(distance: Floats, spread: float) -> Floats:
