@@ -252,7 +252,8 @@ def _walk(
     hour_move = np.zeros(series)
     sigma = np.empty(series)
     sigma[0] = factor_volatility
-    sigma[1:] = own_volatility
+    for s in range(1, series):  # one by one: a slice brings code for its shapes along, slow to compile
+        sigma[s] = own_volatility[s - 1]
     price = np.log(start_price)
 
     keep_medium = 0.5 ** (1.0 / motion.medium_half_life)
