@@ -19,8 +19,8 @@ VARIANCE_LOG_SD = 0.6
 LAPSES_A_DAY, LAPSE_POWER = 0.03, 0.6
 """Liquidations that volatility does not explain: rate at a margin ratio of one, and its fall with the ratio.
 
-These and the spread above were chosen on the accounts of a real venue before 15 December 2022, which is before
-anything that the models are judged on; `python -m benchmarks.prior_fit` prints how flat the likelihood is there.
+These and the spread above were chosen on accounts of a real venue before 15 December 2022, before anything
+that the models are judged on; `python -m benchmarks.prior_fit` prints how flat the likelihood is there.
 """
 
 PROBABILITY_FLOOR = 1e-9
