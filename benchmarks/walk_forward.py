@@ -143,7 +143,8 @@ def markdown(window: dict[str, Any]) -> str:
     for panel in window["panels"]:
         population = panel["population"].replace("_", " ").replace("all", "all accounts")
         lines += [
-            f"**{panel['target']}, {population}**: {panel['rows']:,} rows, {panel['events']} events, "
+            f"**{panel['target']}, {population}**: {panel['rows']:,} rows on {panel['days']} days, "
+            f"{panel['events']} events, "
             f"{panel['accounts']} accounts; predicted count {panel['model']['predicted_events']:.0f}, "
             f"actual {panel['events']}",
             "",
