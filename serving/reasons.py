@@ -75,12 +75,15 @@ def _prior_logit(head: int, account: Floats, usual: Floats, players: int) -> flo
     """The structural prior of one hazard where the players in the bit set are the account's, the rest usual.
 
     Players are the buffer and the sigma a day, both over notional, the margin ratio, the venue's forecast.
+    With both buffer and sigma the account is as far off as it says (its last column): of an isolated one,
+    these are of different pools.
     """
     buffer = account[0] if players & 1 else usual[0]
     sigma = account[1] if players & 2 else usual[1]
     ratio = account[2] if players & 4 else usual[2]
     forecast = account[3] if players & 8 else usual[3]
-    return logit(prior_hazards(buffer / sigma, ratio, forecast)[head])
+    distance = account[PLAYERS] if players & 3 == 3 else buffer / sigma
+    return logit(prior_hazards(distance, ratio, forecast)[head])
 
 
 @compiled
@@ -130,6 +133,7 @@ class Explainer:
         accounts = features[:, _OF_PRIOR]
         with np.errstate(divide="ignore", invalid="ignore"):
             sigma = accounts[:, 0] / accounts[:, 1]  # what the kernel divided the buffer by
+        accounts = np.column_stack([accounts, accounts[:, 1]])
         accounts[:, 1] = np.where(np.isfinite(sigma) & (sigma > 0.0), sigma, self._usual[1])
         parts = np.empty((len(features), PLAYERS))
         for k, (head, trees) in enumerate(zip(self._heads, self._trees, strict=True)):

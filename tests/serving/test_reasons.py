@@ -10,7 +10,7 @@ import pytest
 
 from exchange.units import DAY_US
 from features import catalog
-from features.structural import logit, mixed_hazards
+from features.structural import logit, prior_hazards
 from features.venue import Vectors
 from models.bundle import Bundle
 from pipelines.replay import replay, stacked
@@ -18,9 +18,13 @@ from pipelines.store import Dataset
 from serving.reasons import LEAST_SHARE, MOST_REASONS, Explainer
 from serving.scorer import Scorer
 
-BUFFER, SLOW, SIGMA = (
-    catalog.index(name) for name in ("buffer_over_notional", "buffer_over_sigma_slow", "portfolio_sigma_day")
-)
+BUFFER, DISTANCE, RATIO, FORECAST = (
+    catalog.index(name)
+    for name in (
+        "effective_buffer_over_notional", "effective_buffer_over_sigma", "margin_ratio", "forecast_ratio"
+    )
+)  # fmt: skip
+SIGMA = catalog.index("portfolio_sigma_day")
 PRIORS = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
 FORMS = [catalog.index(name) for name in catalog.NAMES if name.startswith("buffer_over_sigma")]
 
@@ -45,8 +49,9 @@ def vectors(small_dataset: Path) -> Vectors:
 def placed(features: np.ndarray, buffer: float, distance: float) -> np.ndarray:
     """The rows with another buffer, and the priors that the catalogue computes of it."""
     features = features.copy()
-    features[:, BUFFER], features[:, SLOW] = buffer, distance
-    features[:, PRIORS] = [logit(hazard) for hazard in mixed_hazards(distance)]
+    features[:, BUFFER], features[:, DISTANCE] = buffer, distance
+    for row in features:
+        row[PRIORS] = [logit(hazard) for hazard in prior_hazards(distance, row[RATIO], row[FORECAST])]
     return features
 
 
