@@ -26,6 +26,10 @@ Ints = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
 
+LANES = 8
+"""Rows that are explained side by side."""
+
+
 class TreeShap:
     """Contributions of each feature to the margin of one head (before offset, intercept and slope).
 
@@ -146,77 +150,104 @@ def _explain(
 ) -> None:
     """Write the contributions of every row to `out`; scratch is made once a call.
 
-    Everything is kept by quadrature point and summed at the very end, so that the inner loops have
-    no sum of their own and the compiler can take several points at once. A path's product starts
-    with the weight of its point, so trees of different depth can use different rules.
+    Rows go through the trees side by side, a few at a time, so that what concerns a node is read once for
+    all of them and the innermost loops are of one length, which the compiler turns into vectors. No row's
+    numbers meet another's: a row has the same contributions in any company. A path's product starts with
+    the weight of its point, so trees of different depth can use different rules.
     """
     most = rule_points.shape[1]
     largest = np.max(start[1:] - start[:-1])
+    columns = matrix.shape[1]
+    x = np.empty((columns, LANES))
     # By branch: 1 where the row takes it and those before it on the same feature.
-    followed = np.empty(largest)
+    followed = np.empty((largest, LANES))
     # Its factor, relative to that of the branch before it on the same feature.
-    factor = np.empty((largest, most))
+    factor = np.empty((largest, most, LANES))
     # The product of the factors from the root down to it, its own included.
-    above_product = np.empty((largest, most))
+    above_product = np.empty((largest, most, LANES))
     # Over the leaves below it: the sum of value times the factors in between.
-    below_sum = np.empty((largest, most))
-    parts = np.empty((matrix.shape[1], most))
-    for row in range(matrix.shape[0]):
+    below_sum = np.empty((largest, most, LANES))
+    gain = np.empty(LANES)
+    parts = np.empty((columns, LANES))
+    for begin in range(0, matrix.shape[0], LANES):
+        rows = min(LANES, matrix.shape[0] - begin)
+        for column in range(columns):
+            for lane in range(LANES):  # the last row again where there are too few
+                x[column, lane] = matrix[begin + min(lane, rows - 1), column]
         parts[:, :] = 0.0
         for tree in range(len(start) - 1):
             first, end = start[tree], start[tree + 1]
             count = degree[tree]
             points = rule_points[count - 1]
-            followed[0] = 1.0
             for q in range(count):
-                above_product[0, q] = rule_weights[count - 1, q]
+                for lane in range(LANES):
+                    above_product[0, q, lane] = rule_weights[count - 1, q]
+                    below_sum[0, q, lane] = 0.0
+            if feature[first] < 0:
+                continue
             for node in range(first + 1, end):
                 here, up = node - first, parent[node] - first
                 asking = parent[node]
-                x = matrix[row, feature[asking]]
-                if np.isnan(x):
-                    goes_left = nan_left[asking]
-                elif abs(x) <= ZERO_BOUND:
-                    goes_left = zero_left[asking]
-                else:
-                    goes_left = x <= threshold[asking]
-                one = 1.0 if goes_left == (left[asking] == node) else 0.0
-                earlier = previous[node]
-                if earlier >= 0:
-                    one *= followed[earlier - first]
-                followed[here] = one
-                for q in range(count):
-                    factor[here, q] = share[node] * (1.0 - points[q]) + one * points[q]
-                if earlier >= 0:
-                    before, one_before = share[earlier], followed[earlier - first]
-                    for q in range(count):
-                        factor[here, q] /= before * (1.0 - points[q]) + one_before * points[q]
-                for q in range(count):
-                    above_product[here, q] = above_product[up, q] * factor[here, q]
-            for node in range(first, end):
-                own = value[node] if feature[node] < 0 else 0.0
-                for q in range(count):
-                    below_sum[node - first, q] = own
-            for node in range(end - 1, first, -1):
-                here, up = node - first, parent[node] - first
-                asked = feature[parent[node]]
-                gain = followed[here] - share[node]
+                bound = threshold[asking]
+                is_left = left[asking] == node
+                zero_here = 1.0 if zero_left[asking] == is_left else 0.0
+                nan_here = 1.0 if nan_left[asking] == is_left else 0.0
+                below_here = 1.0 if is_left else 0.0
+                asked = feature[asking]
+                for lane in range(LANES):
+                    value_here = x[asked, lane]
+                    one = below_here if value_here <= bound else 1.0 - below_here
+                    one = zero_here if abs(value_here) <= ZERO_BOUND else one
+                    followed[here, lane] = nan_here if np.isnan(value_here) else one
                 earlier = previous[node]
                 if earlier < 0:
                     for q in range(count):
-                        parts[asked, q] += gain * above_product[up, q] * below_sum[here, q]
+                        low = share[node] * (1.0 - points[q])
+                        for lane in range(LANES):
+                            factor[here, q, lane] = low + followed[here, lane] * points[q]
+                else:
+                    for lane in range(LANES):
+                        followed[here, lane] *= followed[earlier - first, lane]
+                    for q in range(count):
+                        low = share[node] * (1.0 - points[q])
+                        low_before = share[earlier] * (1.0 - points[q])
+                        for lane in range(LANES):
+                            before = low_before + followed[earlier - first, lane] * points[q]
+                            factor[here, q, lane] = (low + followed[here, lane] * points[q]) / before
+                if feature[node] >= 0:
+                    for q in range(count):
+                        for lane in range(LANES):
+                            above_product[here, q, lane] = above_product[up, q, lane] * factor[here, q, lane]
+                            below_sum[here, q, lane] = 0.0
+            for node in range(end - 1, first, -1):
+                here, up = node - first, parent[node] - first
+                asked = feature[parent[node]]
+                if feature[node] < 0:
+                    for q in range(count):
+                        for lane in range(LANES):
+                            below_sum[here, q, lane] = value[node]
+                for lane in range(LANES):
+                    gain[lane] = followed[here, lane] - share[node]
+                earlier = previous[node]
+                if earlier < 0:
+                    for q in range(count):
+                        for lane in range(LANES):
+                            parts[asked, lane] += (
+                                gain[lane] * above_product[up, q, lane] * below_sum[here, q, lane]
+                            )
                 else:
                     # The earlier branch counted the leaves below this one with its own gain: replace it.
-                    before, one_before = share[earlier], followed[earlier - first]
-                    gain_before = one_before - before
+                    before = share[earlier]
                     for q in range(count):
-                        others = above_product[up, q] / (before * (1.0 - points[q]) + one_before * points[q])
-                        change = gain - gain_before * factor[here, q]
-                        parts[asked, q] += change * others * below_sum[here, q]
+                        low_before = before * (1.0 - points[q])
+                        for lane in range(LANES):
+                            one_before = followed[earlier - first, lane]
+                            others = above_product[up, q, lane] / (low_before + one_before * points[q])
+                            change = gain[lane] - (one_before - before) * factor[here, q, lane]
+                            parts[asked, lane] += change * others * below_sum[here, q, lane]
                 for q in range(count):
-                    below_sum[up, q] += factor[here, q] * below_sum[here, q]
-        for column in range(matrix.shape[1]):
-            total = 0.0
-            for q in range(most):
-                total += parts[column, q]
-            out[row, column] = total
+                    for lane in range(LANES):
+                        below_sum[up, q, lane] += factor[here, q, lane] * below_sum[here, q, lane]
+        for lane in range(rows):
+            for column in range(columns):
+                out[begin + lane, column] = parts[column, lane]
