@@ -58,7 +58,7 @@ def over_time(
         if len(days):
             band: dict[str, Any] = {"step": "post", "color": BLUE, "alpha": 0.18, "linewidth": 0}
             ends = (np.append(bound, bound[-1:]) for bound in (low, high))
-            above.fill_between(steps, *ends, label="its 90% band", **band)
+            above.fill_between(steps, *ends, label="90% band of it", **band)
         above.plot(when, predicted, color=BLUE, marker="o", markersize=5, linewidth=2.4, label="predicted")
         above.set_ylabel("accounts per decision time")
         above.set_ylim(bottom=0)
