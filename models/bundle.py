@@ -31,7 +31,7 @@ from models.forest import DTYPES, Forest, fault_of
 from models.heads import HEADS
 
 FORMAT = "perprisk-model"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 FILES = ("card.md", "model.json", "model.onnx", "trees.npz")
 MANIFEST_LIMIT_BYTES = 65_536

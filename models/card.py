@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> str:
-    """Markdown for `card.md`; `held_out` is the 24 h panel of a scorecard on held-out time, if any."""
+def model_card(
+    model: Mapping[str, Any],
+    held_out: Mapping[str, Any] | None,
+    early_warning: Mapping[str, Any] | None = None,
+) -> str:
+    """Markdown for `card.md`.
+
+    `held_out` is the 24 h panel of a scorecard on held-out time and `early_warning` its entry of that name,
+    if any.
+    """
     lines = [
         "# Model card",
         "",
@@ -34,18 +42,10 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
         trees = head.get("rounds", head.get("fitted", ""))
         counts = f"{head['rows']} | {head['events']} | {head['accounts']}"
         lines.append(f"| {name} | {counts} | {trees} | {head['slope']:.2f} |")
-    negative, severity = model["heads"]["negative_given_liquidation"], model["heads"]["severity"]
-    lines += [
-        "",
-        f"Negative equity was seen in {negative['accounts']} accounts: its probability is a constant share",
-        "of that of liquidation (half a case added), nothing more is fitted.",
-        f"Severity is the constant {severity['intercept']:.4f} of gross notional, from",
-        f"{severity['accounts']} accounts"
-        + (" (a default, none was seen)." if not severity["accounts"] else "."),
-        "",
-        "## On held-out time",
-        "",
-    ]
+    lines += ["", *_negative_lines(model["heads"]["negative_given_liquidation"])]
+    lines += _severity_lines(model["heads"]["severity"])
+    lines += ["", "## Early warning", "", *_warning_lines(model["warning"], early_warning)]
+    lines += ["", "## On held-out time", ""]
     if held_out is None:
         lines.append("The record was too short to hold any of it out.")
     else:
@@ -73,6 +73,48 @@ def model_card(model: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> 
         "",
     ]
     return "\n".join(lines)
+
+
+def _negative_lines(head: Mapping[str, Any]) -> list[str]:
+    seen = f"Negative equity was seen in {head['accounts']} accounts: its probability given liquidation is"
+    if head["fitted"] == "constant":
+        return [seen, "a constant share (half a case added), nothing more is fitted."]
+    trees = f" and {head['rounds']} trees" if head["rounds"] else ""
+    return [seen, f"the passage of the account's cushion{trees}, calibrated."]
+
+
+def _severity_lines(head: Mapping[str, Any]) -> list[str]:
+    mean = f"{head['intercept']:.4f} of gross notional"
+    if not head["accounts"]:
+        return [f"Severity is {mean}: a default, since it was seen in 0 accounts."]
+    if head["fitted"] == "constant":
+        return [f"Severity is the constant {mean}, from {head['accounts']} accounts."]
+    return [f"Severity is {mean}, the mean of {head['accounts']} accounts, and {head['rounds']} trees."]
+
+
+def _warning_lines(warning: Mapping[str, Any] | None, judged: Mapping[str, Any] | None) -> list[str]:
+    if warning is None:
+        return ["None: there are too few rows to grow it on."]
+    lines = [
+        f"An isolation forest of {warning['trees']} trees on {len(warning['features'])} columns, grown on "
+        f"{warning['rows']} rows",
+        f"(one an account and day) without labels: {warning['alarm_rate']:.0%} of the training rows raise",
+        "its alarm. It tells which states are unusual on the risky side, not how likely a liquidation is.",
+    ]
+    if judged is None or judged["alarm_rate"] is None:
+        return lines
+    day = judged["targets"]["liquidation_24h"]
+    lines += [
+        "",
+        f"On held-out time {judged['alarm_rate']:.2%} of the rows raise the alarm "
+        f"({day['alarms']} of those whose outcome is known):",
+        "",
+        "| liquidation within 24 h | precision | recall |",
+        "|---|---|---|",
+    ]
+    for name, who in (("warning", "early warning"), ("margin_ratio", "as many of the lowest margin ratios")):
+        lines.append(f"| {who} | {_figure(day[name]['precision'])} | {_figure(day[name]['recall'])} |")
+    return lines
 
 
 def _plain(name: str) -> str:

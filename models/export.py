@@ -1,4 +1,4 @@
-"""One ONNX graph for all heads: trees, priors, calibration and the horizons, in double throughout.
+"""One ONNX graph for all heads and the early warning: trees, priors, calibration, horizons, in double.
 
 Built by hand from the trees' arrays, because converters round thresholds to float32. Two things
 make the result the same to the bit whatever the batch: trees are summed row by row in order (one
@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 from exchange.errors import WorkError
-from models.forest import ZERO_BOUND, Forest, empty_forest, forest_from_dump
-from models.heads import HEADS, PROBABILITIES, SCORES
+from models.forest import ZERO_BOUND, Forest, empty_forest, fault_of, forest_from_dump
+from models.heads import HEADS, PROBABILITIES, SCORES, WARNING
 
 LANES = 8
 OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
@@ -46,6 +46,24 @@ class HeadSpec:
     link: Literal["sigmoid", "identity"] = "sigmoid"
 
 
+@dataclass(frozen=True)
+class WarningSpec:
+    """An isolation forest as scikit-learn grows it, over some columns of the catalogue.
+
+    A column is filled with its median where it is NaN, cut to [lowest, highest], both within float32, and
+    rounded to float32, which is what scikit-learn compares. `forest` numbers the columns as `features`
+    lists them, compares zero like any number, and its leaves hold the depth of a row that ends there.
+    The warning is the threshold less the mean depth: above 0 is an alarm.
+    """
+
+    features: Sequence[int]
+    medians: ArrayLike
+    lowest: ArrayLike
+    highest: ArrayLike
+    forest: Forest
+    threshold: float
+
+
 class Export(NamedTuple):
     """A graph as bytes, and the same trees as arrays by head."""
 
@@ -53,12 +71,14 @@ class Export(NamedTuple):
     forests: dict[str, Forest]
 
 
-def export_heads(heads: Sequence[HeadSpec], feature_count: int) -> Export:
-    """The graph from float64[n, feature_count] `features` to float64[n, 5] `scores` and `probabilities`.
+def export_heads(heads: Sequence[HeadSpec], feature_count: int, warning: WarningSpec | None = None) -> Export:
+    """The graph from float64[n, feature_count] `features` to `scores`, `probabilities` and `warning`.
 
-    Their columns are `SCORES` and `PROBABILITIES`, named in the graph's metadata as well. The same
-    heads give the same bytes. Raises WorkError where a head is missing or unknown, names
-    a column outside the catalogue, has a non-finite constant or trees that cannot be exported.
+    They are float64[n, 5], [n, 5] and [n, 1]; their columns are `SCORES`, `PROBABILITIES` and `WARNING`,
+    named in the graph's metadata as well. The warning is NaN in a row that has none of its columns, and in
+    all rows where there is no forest. The same heads give the same bytes. Raises WorkError where a head is
+    missing or unknown, names a column outside the catalogue, has a non-finite constant or trees that cannot
+    be exported.
     """
     by_name = {head.name: head for head in heads}
     if len(by_name) != len(heads) or set(by_name) != set(HEADS):
@@ -67,6 +87,8 @@ def export_heads(heads: Sequence[HeadSpec], feature_count: int) -> Export:
     ordered = [by_name[name] for name in HEADS]
     for head in ordered:
         _check(head, feature_count)
+    if warning is not None:
+        _check_warning(warning, feature_count)
     forests = {
         head.name: empty_forest() if head.trees is None else forest_from_dump(head.trees, head.features)
         for head in ordered
@@ -75,6 +97,7 @@ def export_heads(heads: Sequence[HeadSpec], feature_count: int) -> Export:
     margins = _margins(graph, [forests[name] for name in HEADS], feature_count)
     scores = _scores(graph, ordered, margins)
     _outputs(graph, scores, severity_link=by_name["severity"].link)
+    _warning(graph, warning)
     return Export(graph.serialized(feature_count), forests)
 
 
@@ -87,6 +110,21 @@ def _check(head: HeadSpec, feature_count: int) -> None:
     outside = [column for column in columns if not 0 <= column < feature_count]
     if outside:
         raise WorkError(f"head {head.name} names column {outside[0]} of a catalogue of {feature_count}")
+
+
+def _check_warning(warning: WarningSpec, feature_count: int) -> None:
+    outside = [column for column in warning.features if not 0 <= column < feature_count]
+    if outside:
+        raise WorkError(f"the warning names column {outside[0]} of a catalogue of {feature_count}")
+    largest = float(np.finfo(np.float32).max)
+    bounds = [np.asarray(values, np.float64) for values in (warning.lowest, warning.medians, warning.highest)]
+    if any(row.shape != (len(warning.features),) or not np.all(np.abs(row) <= largest) for row in bounds):
+        raise WorkError(f"the warning needs {len(warning.features)} medians and bounds within float32")
+    if not math.isfinite(warning.threshold):
+        raise WorkError(f"the warning has threshold {warning.threshold}: not finite")
+    fault = fault_of(warning.forest, len(warning.features))
+    if fault is not None:
+        raise WorkError(f"the warning's forest: {fault}")
 
 
 class _Graph:
@@ -116,7 +154,7 @@ class _Graph:
         return names[:count]
 
     def serialized(self, feature_count: int) -> bytes:
-        columns = {"scores": SCORES, "probabilities": PROBABILITIES}
+        columns = {"scores": SCORES, "probabilities": PROBABILITIES, "warning": WARNING}
         graph = helper.make_graph(
             self.nodes,
             "perprisk",
@@ -160,8 +198,17 @@ def _zero_is_odd(forest: Forest) -> Any:
     return (forest.feature >= 0) & (forest.zero_left != (forest.threshold >= 0.0))
 
 
-def _ensemble(graph: _Graph, source: str, forest: Forest, column_of_copy: Mapping[int, int]) -> str:
-    """A TreeEnsemble node, [n, 1] in double, that decides as `Forest` says for every double."""
+def _ensemble(
+    graph: _Graph,
+    source: str,
+    forest: Forest,
+    column_of_copy: Mapping[int, int],
+    zero_bound: float = ZERO_BOUND,
+) -> str:
+    """A TreeEnsemble node, [n, 1] in double, that decides as `Forest` says for every double.
+
+    With a `zero_bound` below 0 nothing but zero counts as zero.
+    """
     # A tree that is one leaf becomes a split with that leaf on both sides.
     split = forest.feature >= 0
     split[forest.start[:-1]] = True
@@ -173,10 +220,10 @@ def _ensemble(graph: _Graph, source: str, forest: Forest, column_of_copy: Mappin
     threshold = forest.threshold[inner]
     column = np.where(alone, 0, forest.feature[inner])
     odd = _zero_is_odd(forest)[inner]
-    # |x| ≤ ZERO_BOUND counts as zero: move thresholds within the band to the edge zero is sent to.
-    below_band = np.nextafter(-ZERO_BOUND, -math.inf)
-    in_band = ~odd & (np.abs(threshold) <= ZERO_BOUND)
-    threshold = np.where(in_band, np.where(threshold >= 0.0, ZERO_BOUND, below_band), threshold)
+    # |x| ≤ zero_bound counts as zero: move thresholds within the band to the edge zero is sent to.
+    below_band = np.nextafter(-zero_bound, -math.inf)
+    in_band = ~odd & (np.abs(threshold) <= zero_bound)
+    threshold = np.where(in_band, np.where(threshold >= 0.0, zero_bound, below_band), threshold)
     column[odd] = [column_of_copy[int(number)] for number in column[odd]]
 
     def branch(child: Any) -> tuple[list[int], list[int]]:
@@ -246,3 +293,27 @@ def _outputs(graph: _Graph, scores: str, severity_link: str) -> None:
     graph.add("Concat", first, second, third, below_zero, severity, axis=1, name="probabilities")
     bounds = [graph.constant([bound], np.int64) for bound in (0, len(HEADS), 1)]
     graph.add("Slice", scores, *bounds, name="scores")
+
+
+NO_ZERO_BAND = -1.0
+
+
+def _warning(graph: _Graph, warning: WarningSpec | None) -> None:
+    if warning is None:
+        first = graph.add("Gather", "features", graph.constant([0], np.int64), axis=1)
+        graph.add("Add", first, graph.constant(math.nan), name="warning")
+        return
+    columns = graph.add("Gather", "features", graph.constant(warning.features, np.int64), axis=1)
+    missing = graph.add("IsNaN", columns)
+    filled = graph.add("Where", missing, graph.constant(warning.medians), columns)
+    floored = graph.add("Max", filled, graph.constant(warning.lowest))
+    cut = graph.add("Min", floored, graph.constant(warning.highest))
+    single = graph.add("Cast", cut, to=TensorProto.FLOAT)
+    matrix = graph.add("Cast", single, to=TensorProto.DOUBLE)
+    depths = _ensemble(graph, matrix, warning.forest, {}, NO_ZERO_BAND)
+    trees = graph.constant(float(len(warning.forest.start) - 1))
+    early = graph.add("Sub", graph.constant(warning.threshold), graph.add("Div", depths, trees))
+    flags = graph.add("Cast", missing, to=TensorProto.INT32)
+    axis = graph.constant([1], np.int64)
+    nothing = graph.add("Cast", graph.add("ReduceMin", flags, axis), to=TensorProto.BOOL)
+    graph.add("Where", nothing, graph.constant(math.nan), early, name="warning")

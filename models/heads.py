@@ -6,6 +6,8 @@
     negative_given_liquidation    equity below zero within 24 hours, given liquidation
     severity                      shortfall as a share of gross notional, given negative equity
 
+Beside them an early warning (`models.warning`): how unusual the state is, whatever comes of it.
+
 Hazards rather than three separate probabilities: horizons then agree by construction.
 """
 
@@ -24,6 +26,8 @@ class Outputs(NamedTuple):
 
     `score_*` are calibrated margins (logits). Probabilities lie in [0, 1] and are ordered exactly:
     1h ≤ 8h ≤ 24h and negative equity ≤ liquidation within 24 hours. `severity` lies in [0, 1].
+    `warning`, in splits of a tree, is an alarm above 0; NaN where a row has none of its columns or the
+    model has none.
     """
 
     score_hazard_1h: NDArray[np.float64]
@@ -36,8 +40,10 @@ class Outputs(NamedTuple):
     pd_liquidation_24h: NDArray[np.float64]
     pd_negative_equity_24h: NDArray[np.float64]
     severity: NDArray[np.float64]
+    warning: NDArray[np.float64]
 
 
 SCORES = Outputs._fields[: len(HEADS)]
-PROBABILITIES = Outputs._fields[len(HEADS) :]
-"""Columns of the graph's two outputs. Two matrices, because fetching ten vectors costs 30 µs a call."""
+PROBABILITIES = Outputs._fields[len(HEADS) : -1]
+WARNING = Outputs._fields[-1:]
+"""Columns of the graph's three outputs. Matrices, because fetching ten vectors costs 30 µs a call."""

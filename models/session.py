@@ -10,7 +10,7 @@ from exchange.errors import InputError
 from models.bundle import Bundle, BundleError
 from models.heads import Outputs
 
-_OUTPUTS = ["scores", "probabilities"]
+_OUTPUTS = ["scores", "probabilities", "warning"]
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
         if [(entry.name, entry.type) for entry in inputs] != [("features", "tensor(double)")]:
             raise BundleError(f"{bundle.path}: model.onnx does not take one double matrix named features")
         if [entry.name for entry in self._session.get_outputs()] != _OUTPUTS:
-            raise BundleError(f"{bundle.path}: model.onnx does not give scores and probabilities")
+            raise BundleError(f"{bundle.path}: model.onnx does not give scores, probabilities and warning")
         self.feature_count: int = inputs[0].shape[1]
 
     def run(self, matrix: NDArray[np.float64]) -> Outputs:
@@ -51,5 +51,5 @@ class Session:
                 f"the model takes float64[rows, {self.feature_count}],"
                 f" given {matrix.dtype}{list(matrix.shape)}"
             )
-        scores, probabilities = self._session.run(_OUTPUTS, {"features": matrix})
-        return Outputs(*np.ascontiguousarray(scores.T), *np.ascontiguousarray(probabilities.T))
+        parts = self._session.run(_OUTPUTS, {"features": matrix})
+        return Outputs(*(column for part in parts for column in np.ascontiguousarray(part.T)))

@@ -15,13 +15,14 @@ import numpy as np
 from exchange.errors import InputError
 from exchange.units import DAY_US, HOUR_US
 from features import catalog
-from models import registry
+from models import registry, warning
 from models.bundle import MANIFEST, Bundle, fill_bundle
 from models.card import model_card
-from models.export import export_heads
+from models.export import Export, export_heads
 from models.horizons import HORIZONS_H
 from models.rows import Rows
 from models.train import PARAMETERS, Trained, purged, train
+from models.warning import EarlyWarning
 from pipelines.evaluate import Judged, judge_rows, pictures
 from pipelines.output import atomic_dir, check_folder
 from pipelines.progress import progress
@@ -73,12 +74,18 @@ def train_model(
             trained = train(rows)
         except InputError as problem:
             raise InputError(f"{', '.join(map(str, paths))}: {problem}") from None
+        early = warning.fit(rows, trained.model["seed"])
     described = [_described(dataset, until_us) for dataset in opened]
-    model = trained.model | {"datasets": described, "code": version("perprisk"), "libraries": _libraries()}
-    exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
+    model = trained.model | {
+        "warning": early.model if early else None,
+        "datasets": described,
+        "code": version("perprisk"),
+        "libraries": _libraries(),
+    }
+    exported = _exported(trained, early)
     with progress(None, "judging on held-out time"):
         judged = _held_out(rows)
-    card = model_card(model, judged.summary if judged else None)
+    card = model_card(model, judged.summary if judged else None, _judged_warning(judged))
     with atomic_dir(out, MANIFEST) as folder:
         model_version = fill_bundle(
             folder, exported.graph, model, exported.forests, card, catalog.fingerprint()
@@ -116,12 +123,23 @@ def _held_out(rows: Rows) -> Judged | None:
         trained = train(earlier)
     except InputError:
         return None
-    return judge_rows(passing_scorer(trained), later, draws=HELD_OUT_DRAWS)
+    early = warning.fit(earlier, trained.model["seed"])
+    return judge_rows(passing_scorer(trained, early), later, draws=HELD_OUT_DRAWS)
 
 
-def passing_scorer(trained: Trained) -> Scorer:
+def _judged_warning(judged: Judged | None) -> dict[str, Any] | None:
+    return judged.card.get("early_warning") if judged else None
+
+
+def _exported(trained: Trained, early: EarlyWarning | None) -> Export:
+    return export_heads(
+        [head.spec for head in trained.heads], len(catalog.NAMES), early.spec if early else None
+    )
+
+
+def passing_scorer(trained: Trained, early: EarlyWarning | None = None) -> Scorer:
     """A scorer of a model that is not to be kept, by way of a bundle all the same."""
-    exported = export_heads([head.spec for head in trained.heads], len(catalog.NAMES))
+    exported = _exported(trained, early)
     with tempfile.TemporaryDirectory() as folder:
         fill_bundle(Path(folder), exported.graph, trained.model, exported.forests, "", catalog.fingerprint())
         return Scorer(Bundle.open(Path(folder), catalog.fingerprint()))
@@ -141,8 +159,14 @@ def record(
         for fact in ("rows", "events", "accounts", "rounds"):
             if fact in head.facts:
                 metrics[f"{head.spec.name}_{fact}"] = float(head.facts[fact])
+    for fact in ("rows", "threshold", "alarm_rate"):
+        if bundle.model.get("warning"):
+            metrics[f"warning_{fact}"] = float(bundle.model["warning"][fact])
     if judged is not None:
         metrics |= {f"held_out_{name}": value for name, value in judged.flat_metrics().items()}
+    found = _judged_warning(judged)
+    if found is not None:
+        metrics |= {f"held_out_{name}": value for name, value in warning.figures_of(found).items()}
     parameters = {key: value for key, value in PARAMETERS.items()} | {
         "horizons_h": HORIZONS_H,
         "every_h": DEFAULT_EVERY_US / HOUR_US,

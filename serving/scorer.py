@@ -40,6 +40,7 @@ class Scores(NamedTuple):
     static_initial_rate: Floats
     initial_rate: Floats
     maintenance_rate: Floats
+    warning: Floats  # in splits of a tree: an alarm above 0 (`models.warning`), NaN where the model has none
     fallback: list[str | None]  # why the row is a fallback, None where it is not
 
     @property
@@ -124,6 +125,7 @@ class Scorer:
             static_initial_rate=figures[:, figure.STATIC_INITIAL_RATE],
             initial_rate=rates.initial,
             maintenance_rate=rates.maintenance,
+            warning=outputs.warning,
             fallback=fallback,
         )
 

@@ -94,7 +94,7 @@ def reference(boosters: dict[str, lightgbm.Booster], heads: list[HeadSpec], matr
         h1, h8, h24, negative, severity = (1.0 / (1.0 + np.exp(-score)) for score in scores)
     p8 = h1 + (1.0 - h1) * h8
     p24 = p8 + (1.0 - p8) * h24
-    return Outputs(*scores, h1, p8, p24, p24 * negative, severity)
+    return Outputs(*scores, h1, p8, p24, p24 * negative, severity, np.full(len(matrix), math.nan))
 
 
 def test_the_graph_is_lightgbm_on_rows_chosen_to_break_it(
@@ -218,6 +218,7 @@ def test_a_missing_prior_is_missing_in_what_rests_on_it_and_nowhere_else(tail: S
         "pd_liquidation_24h": {0, 1, 2},
         "pd_negative_equity_24h": {0, 1, 2, 3},
         "severity": {4},
+        "warning": set(range(len(matrix))),  # there is none
     }
 
 

@@ -97,7 +97,11 @@ MODELS: dict[str, tuple[Break, str]] = {
         remade(fingerprint="f" * 64),
         "model | another feature catalogue",
     ),
-    "another version of the format": (rewritten(version=2), "manifest.json | version 2"),
+    "another version of the format": (rewritten(version=3), "manifest.json | version 3"),
+    "a version without early warning": (
+        rewritten(version=1),
+        "manifest.json | version 1 | train the model again",
+    ),
     "another format": (rewritten(format="onnx"), "manifest.json | perprisk-model"),
     "another model version": (rewritten(model_version="0" * 12), "manifest.json | model_version"),
     "torn manifest": (half(MANIFEST), "manifest.json | not readable JSON"),

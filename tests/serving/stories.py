@@ -53,6 +53,7 @@ class FakeScorer:
             static_initial_rate=static,
             initial_rate=np.where(np.isnan(day), static, static + 0.1 * np.nan_to_num(day)),
             maintenance_rate=figures[:, figure.STATIC_MAINTENANCE_RATE],
+            warning=1.2 - ratio,
             fallback=fallback,
         )
 

@@ -184,6 +184,14 @@ def test_an_input_is_not_written_to(scorer: Scorer, vectors: Vectors) -> None:
         assert left.tobytes() == right.tobytes()
 
 
+def test_every_row_has_a_warning_and_few_raise_the_alarm(scorer: Scorer, vectors: Vectors) -> None:
+    found = scorer.score(vectors).warning
+    assert np.isfinite(found).all()
+    assert 0.0 < (found > 0.0).mean() < 0.1
+    stale = scorer.score(with_figure(vectors, figure.MARK_AGE_S, 1e6))
+    assert stale.warning.tobytes() == found.tobytes()  # it hangs on no probability
+
+
 # ---- what is missing -------------------------------------------------------------------------------
 
 
