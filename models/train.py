@@ -37,29 +37,22 @@ Flags = npt.NDArray[np.bool_]
 
 TREE_FEATURES = (
     "margin_ratio",
-    "distance_to_liquidation",
-    "buffer_over_sigma",
-    "buffer_over_sigma_6h",
-    "buffer_over_sigma_48h",
-    "buffer_over_sigma_har",
     "buffer_over_sigma_slow",
-    "buffer_over_sigma_ahead_24h",
-    "stress_market_over_buffer",
-    "stress_single_over_buffer",
-    "jump_hazard_24h",
     "slippage_over_buffer",
     "position_over_depth",
-    "pressure_3pct",
-    "pressure_10pct",
-    "queue_ahead_over_depth",
-    "ignition_over_sigma",
-    "owner_margin_ratio",
+    "equity_change",
+    "drawdown",
+    "lowest_margin_ratio",
     "rescues",
     "past_liquidations",
-    "equity_change",
+    "paid_out",
+    "turnover",
+    "fills",
+    "holding_hours",
+    "loss_streak",
     "added_to_losers",
 )
-"""Columns that trees of a hazard may read: what speaks of the account, its queue or its habits."""
+"""Columns that trees of a hazard may read: how far the account is from its end, and its habits."""
 
 CUSHION_HAZARD = "cushion_hazard_1h"
 LOSS_FEATURES = (
