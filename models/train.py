@@ -55,6 +55,9 @@ TREE_FEATURES = (
 """Columns that trees of a hazard may read: how far the account is from its end, and its habits."""
 
 CUSHION_HAZARD = "cushion_hazard_1h"
+OF_CLOSING_COST = "slippage_to_close_bps"
+"""No head need read it, but the margin rests on it: without a book it must not come out cheaper."""
+
 LOSS_FEATURES = (
     "cushion_over_closing_cost",
     "effective_leverage",
@@ -147,6 +150,7 @@ def train(
     heads += [_negative(rows, seed), _severity(rows, seed)]
     known = ~np.isnan(rows.features)
     read = {column for head in heads for column in (head.spec.offset, *head.spec.features)} - {None}
+    read.add(catalog.index(OF_CLOSING_COST))
     required = [
         name for k, name in enumerate(catalog.NAMES) if k in read and known[:, k].mean() >= REQUIRED_SHARE
     ]

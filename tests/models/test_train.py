@@ -28,6 +28,7 @@ from models.train import (
     DEFAULT_SEVERITY,
     FEWEST_EVENTS,
     LOSS_FEATURES,
+    OF_CLOSING_COST,
     TREE_FEATURES,
     Trained,
     eligible,
@@ -267,7 +268,13 @@ def test_what_heads_read_and_is_nearly_always_known_is_required(rows: Rows) -> N
     features[::200, catalog.index(few)] = np.nan  # half a percent
     required = set(train(rows._replace(features=features)).model["required_features"])
     assert {*catalog.PRIOR_HAZARDS, few} <= required
-    assert required <= {*catalog.PRIOR_HAZARDS, *TREE_FEATURES, *LOSS_FEATURES, CUSHION_HAZARD}
+    assert required <= {
+        *catalog.PRIOR_HAZARDS,
+        *TREE_FEATURES,
+        *LOSS_FEATURES,
+        CUSHION_HAZARD,
+        OF_CLOSING_COST,
+    }
     assert some not in required and unread not in required
 
 
