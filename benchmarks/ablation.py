@@ -3,11 +3,11 @@
     python -m benchmarks.ablation [DATASET] [--cut TIME ...] [--columns model|all] [--json FILE]
 
 Trains before each cut and judges liquidation within 24 h after it, as `benchmarks.walk_forward` does: with
-all columns that trees may read, without the columns of one family, with those of one family only, with the
-structural prior alone, and with trees alone. Differences are to the first row, on the same rows, with 90%
-intervals from resampling whole days and accounts. The prior is the offset of every row but the last, and
-holds leverage, volatility and what the account survived, so that a family is measured by what trees get out
-of it beyond that. `--columns all` starts from every column of the catalogue rather than from the model's.
+all columns that trees may read, without the columns of one family, with those of one family only, and with
+the structural prior alone. Then the same without the prior, which holds leverage, volatility and what the
+account survived: where trees over the prior are not let in, that is what shows which family knows something.
+Differences are to the first row of each half, on the same rows, with 90% intervals from resampling whole
+days and accounts. `--columns all` starts from every column of the catalogue rather than from the model's.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ SHOWN = (
     ("top 1% observed / expected", "top_1pct_observed_over_expected", ".2f"),
 )
 FULL = "all columns"
+PRIOR_ALONE = "prior alone"
+NO_PRIOR = "no prior"
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,14 +98,19 @@ def ablation(window: Window, columns: Sequence[str], draws: int, seed: int = 0) 
         )
     chances: dict[str, Floats] = {}
     trees: dict[str, int] = {}
+    against: dict[str, str] = {}
     for name, of in variants(columns).items():
         trained = train(window.training, tree_features=of)
-        chances[name], trees[name] = scored(trained, window.judged), rounds(trained)
-    of = tuple(column for column in columns if column not in catalog.PRIOR_HAZARDS)
-    chances["prior without trees"] = scored(without_trees(window.training), window.judged)
-    flat = train(without_prior(window.training), tree_features=of)
-    chances["trees without prior"] = scored(flat, without_prior(window.judged))
-    trees["trees without prior"] = rounds(flat)
+        chances[name], trees[name], against[name] = scored(trained, window.judged), rounds(trained), FULL
+    prior = without_trees(window.training)
+    chances[PRIOR_ALONE], trees[PRIOR_ALONE], against[PRIOR_ALONE] = scored(prior, window.judged), 0, FULL
+    bare = window._replace(training=without_prior(window.training), judged=without_prior(window.judged))
+    own = [column for column in columns if column not in catalog.PRIOR_HAZARDS]
+    for variant, of in variants(own).items():
+        name = f"{NO_PRIOR}, {variant}"
+        trained = train(bare.training, tree_features=of)
+        chances[name], trees[name] = scored(trained, bare.judged), rounds(trained)
+        against[name] = f"{NO_PRIOR}, {FULL}"
 
     known = np.all([np.isfinite(chance) for chance in chances.values()], axis=0) & chosen
     account, time_us, came = window.judged.account[known], window.judged.time_us[known], happened[known]
@@ -112,15 +119,15 @@ def ablation(window: Window, columns: Sequence[str], draws: int, seed: int = 0) 
     for draw, weight in enumerate(mt.resamples(time_us, account, draws, seed)):
         for name in chances:
             drawn[name][draw] = mt.measure(ranked[name], weight)
-    full = mt.measure(ranked[FULL])
     rows = []
     for name in chances:
-        values = mt.measure(ranked[name])
-        low, high = mt.interval(drawn[name] - drawn[FULL])
+        values, full = mt.measure(ranked[name]), mt.measure(ranked[against[name]])
+        low, high = mt.interval(drawn[name] - drawn[against[name]])
         rows.append(
             {
                 "row": name,
-                "trees": trees.get(name, 0),
+                "trees": trees[name],
+                "against": against[name],
                 **{
                     key: {
                         "value": number(values[mt.METRICS.index(key)]),
@@ -178,7 +185,7 @@ def markdown(found: dict[str, Any]) -> str:
         for _, key, spec in SHOWN:
             of = row[key]
             cells.append("-" if of["value"] is None else f"{of['value']:{spec}}")
-            if row["row"] == FULL or None in (of["change"], of["low"], of["high"]):
+            if row["row"] == row["against"] or None in (of["change"], of["low"], of["high"]):
                 cells.append("")
             else:
                 cells.append(f"{of['change']:+{spec}} [{of['low']:+{spec}}, {of['high']:+{spec}}]")

@@ -46,17 +46,20 @@ def test_families_are_left_out_and_alone_by_the_catalogue() -> None:
 
 def test_the_table_has_every_row_and_its_figures(window: Window, found: dict) -> None:
     rows = {row["row"]: row for row in found["table"]}
-    assert list(rows) == [*ab.variants(COLUMNS), "prior without trees", "trees without prior"]
+    variants = list(ab.variants(COLUMNS))
+    assert list(rows) == [*variants, "prior alone", *(f"no prior, {name}" for name in variants)]
     has_label, happened = targets(window.judged)["liquidation_24h"]
     assert (found["rows"], found["events"]) == (has_label.sum(), happened[has_label].sum())
     chance = ab.scored(train(window.training, tree_features=COLUMNS), window.judged)[has_label]
     expected = average_precision_score(happened[has_label], chance)
     assert rows[ab.FULL]["average_precision"]["value"] == pytest.approx(expected)
-    for row in rows.values():
-        of = row["average_precision"]
-        assert of["change"] == pytest.approx(of["value"] - expected)
-        assert of["low"] <= of["high"]
-    assert rows[ab.FULL]["average_precision"]["low"] == rows[ab.FULL]["average_precision"]["high"] == 0
+    for name, row in rows.items():
+        of, full = (
+            row["average_precision"],
+            "no prior, all columns" if name.startswith("no prior") else ab.FULL,
+        )
+        assert of["change"] == pytest.approx(of["value"] - rows[full]["average_precision"]["value"])
+        assert (of["low"] == of["high"] == 0) if name == full else of["low"] <= of["high"]
 
 
 def test_what_brings_the_lift_is_found(found: dict) -> None:
@@ -64,9 +67,12 @@ def test_what_brings_the_lift_is_found(found: dict) -> None:
     rows = {row["row"]: row for row in found["table"]}
     assert rows[ab.FULL]["trees"] > 0
     assert rows["without order book"]["average_precision"]["high"] < 0
-    assert rows["prior without trees"]["average_precision"]["high"] < 0
-    assert rows["prior without trees"]["trees"] == 0
-    assert rows["trees without prior"]["average_precision"]["high"] < 0
+    assert rows["prior alone"]["average_precision"]["high"] < 0
+    assert rows["prior alone"]["trees"] == 0
+    assert (
+        rows["no prior, without order book"]["average_precision"]["value"]
+        < (rows["no prior, all columns"]["average_precision"]["value"])
+    )
     for family in ("leverage", "volatility"):
         assert rows[f"only {family}"]["average_precision"]["high"] < 0
 
