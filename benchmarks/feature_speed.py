@@ -1,8 +1,15 @@
 """How fast events change the venue's state and vectors come out of it: one thread, processor time.
 
 Fills of many accounts arrive in order of time, between minute bars, hourly funding and books of every
-market. Beside it positions and equity in pandas, on a sample: two columns, where the venue computes
-all features and figures.
+market, and every quarter of an hour the venue looks at all accounts. Measured are
+
+- the replay: all events, and whole vectors of every open account at hourly decision times;
+- arrival: the share of it that events take, and smaller batches of them;
+- one vector from Python: `Venue.vector`, beside the kernel called with its tables as arguments;
+- pandas and polars (`benchmarks/frames.py`) on a sample: the columns of `features.standing`, which are
+  equity, margin, leverage, unrealised return by entry price, and sums of trading that fade. The same columns
+  come from the venue twice: alone, without the sweeps that they do not need, and with all else that
+  a replay computes. All answers are compared.
 
     python benchmarks/feature_speed.py [--fills N] [--accounts N] [--markets N] [--json FILE]
 
@@ -13,6 +20,7 @@ path, and would hide the package.)
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import time
@@ -23,9 +31,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import polars as pl
 
+from benchmarks.frames import in_pandas, in_polars
 from exchange.units import DAY_US, HOUR_US, MINUTE_US
-from features import emit
+from features import emit, standing
 from features.events import (
     ACCOUNT,
     BAR,
@@ -39,12 +49,16 @@ from features.events import (
     VALUES,
     EventBatch,
 )
-from features.venue import Venue
+from features.portfolio import gather
+from features.state import NEXT_SWEEP, new_portfolio
+from features.venue import END_OF_TIME_US, Vectors, Venue
 
 START_US = 19_700 * DAY_US
-DAYS = 2
+HOURS = 42
 DEPOSIT_USD = 20_000.0
 CHUNK = 100_000
+SAMPLE = 1_000_000
+"""Fills that pandas and polars are given, which take their time."""
 DISTANCES_BPS = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -67,10 +81,10 @@ def part(events: EventBatch, rows: object) -> EventBatch:
 def flow(fills: int, accounts: int, markets: int, seed: int) -> Flow:
     """Fills by chance: few accounts trade much, lots of a tenth, marks that move 100% a year."""
     chance = np.random.default_rng(seed)
-    minutes = DAYS * DAY_US // MINUTE_US
+    minutes = HOURS * 60
     moves = chance.normal(0.0, math.sqrt(1.0 / (365 * 24 * 60)), (minutes + 1, markets))
     mark = chance.choice((2.0, 30.0, 1_500.0), markets) * np.exp(np.cumsum(moves, axis=0))
-    time_us = np.sort(chance.integers(1, DAYS * DAY_US, fills))
+    time_us = np.sort(chance.integers(1, HOURS * HOUR_US, fills))
     account = (accounts * chance.random(fills) ** 2).astype(np.int32)
     # an account keeps to a few markets of its own
     market = ((7 * account + chance.geometric(0.6, fills)) % markets).astype(np.int32)
@@ -136,8 +150,7 @@ def arrivals(made: Flow, has_books: bool = True) -> EventBatch:
     events.values[rows, 2] = 0.0005 * np.abs(made.quantity) * made.price
     events.values[rows, 3] = 0.0
     # levels must follow their book: stable, by time only, since bars, blocks and fills were laid in order
-    order = np.argsort(events.time_us, kind="stable")
-    return part(events, order)
+    return part(events, np.argsort(events.time_us, kind="stable"))
 
 
 def opened_venue(accounts: int, markets: int) -> Venue:
@@ -163,129 +176,199 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def replayed(
-    venue: Venue, events: EventBatch, times_us: npt.NDArray[np.int64], figures: dict[str, float]
-) -> pd.DataFrame:
-    """Equity of every account with a position at each time, from whole vectors."""
-    row = 0
-    found = []
-    figures["events_s"] = figures["vectors_s"] = 0.0
+class Replay(NamedTuple):
+    """Processor seconds, and how many vectors came out."""
+
+    events_s: float
+    vectors_s: float
+    vectors: int
+
+
+def decision_times(hours: int) -> npt.NDArray[np.int64]:
+    """Every full hour after the first two, when nearly every account has traded."""
+    return START_US + HOUR_US * np.arange(3, hours + 1)
+
+
+def replayed(venue: Venue, events: EventBatch, times_us: npt.NDArray[np.int64]) -> Replay:
+    """Apply all events up to each time and take every open account's vector, over the one before."""
+    row = vectors = 0
+    events_s = vectors_s = 0.0
+    room = len(venue.account_names)
+    kept = Vectors(np.empty(room, np.int64), np.empty((room, emit.FEATURES)), np.empty((room, emit.FIGURES)))
     for time_us in times_us.tolist():
         begun = time.process_time()
-        row = venue.apply(events, row, time_us)
+        while row < len(events.kind) and events.time_us[row] <= time_us:
+            row = venue.apply(part(events, slice(row, row + CHUNK)), 0, time_us) + row
         applied = time.process_time()
-        made = venue.open_vectors()
-        figures["vectors_s"] += time.process_time() - applied
-        figures["events_s"] += applied - begun
-        columns = {"account": made.account, "equity": made.figures[:, emit.EQUITY_USD]}
-        found.append(pd.DataFrame(columns).assign(time_us=time_us))
-    return pd.concat(found)
+        vectors += len(venue.open_vectors(into=kept).account)
+        vectors_s += time.process_time() - applied
+        events_s += applied - begun
+    return Replay(events_s, vectors_s, vectors)
 
 
-def pandas_equity(made: Flow, times_us: npt.NDArray[np.int64]) -> pd.DataFrame:
-    """The same from running sums of quantity and cash by account and market."""
-    frame = pd.DataFrame({"account": made.account, "market": made.market, "quantity": made.quantity})
-    frame["cash"] = -made.quantity * made.price - 0.0005 * np.abs(made.quantity) * made.price
-    frame["step"] = np.searchsorted(times_us, made.time_us, side="left")
-    frame = frame[frame["step"] < len(times_us)]
-    moved = frame.groupby(["step", "account", "market"])[["quantity", "cash"]].sum()
-    paid = moved["cash"].groupby(["step", "account"]).sum()
-    quantity, cash = (
-        column.unstack("step").reindex(columns=range(len(times_us))).fillna(0.0).cumsum(axis=1)
-        for column in (moved["quantity"], paid)
-    )
-    marks = pd.DataFrame(made.mark[(times_us - START_US) // MINUTE_US].T, columns=quantity.columns)
-    held = quantity.mul(marks.loc[quantity.index.get_level_values("market")].to_numpy())
-    value = held.groupby("account").sum() + cash + DEPOSIT_USD
-    is_open = (quantity.abs() > 0.05).groupby("account").any()
-    table = value.where(is_open).rename_axis(columns="step").stack().rename("equity").dropna().reset_index()
-    table["time_us"] = times_us[table["step"].to_numpy()]
-    return table.sort_values(["time_us", "account"])[["time_us", "account", "equity"]]
+def standings(venue: Venue, events: EventBatch, times_us: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """The columns of `features.standing` alone; the venue's sweeps are put off for good."""
+    venue.state.clock[NEXT_SWEEP] = END_OF_TIME_US
+    accounts = len(venue.account_names)
+    ids, values = np.empty(accounts, np.int64), np.empty((accounts, len(standing.COLUMNS)))
+    folio = new_portfolio(len(venue.state.market), len(venue.state.asset))
+    row = 0
+    found = []
+    for step, time_us in enumerate(times_us.tolist()):
+        row = venue.apply(events, row, time_us)
+        rows = standing.stand_open(venue.state, accounts, folio, ids, values)
+        found.append((np.full(rows, step), ids[:rows].copy(), values[:rows].copy()))
+    step_of, account, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    frame = pd.DataFrame(columns, columns=list(standing.COLUMNS))
+    return frame.assign(step=step_of, account=account)
+
+
+def largest_difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    """Over all columns, relative, of numbers of at least one; both must answer for the same accounts."""
+    keys = ["step", "account"]
+    assert np.array_equal(ours[keys].to_numpy(), theirs[keys].to_numpy()), "not the same open accounts"
+    names = list(standing.COLUMNS)
+    a, b = ours[names].to_numpy(), theirs[names].to_numpy()
+    return float((np.abs(a - b) / np.maximum(np.abs(a), 1.0)).max())
+
+
+def call_ns(work: Callable[[int], object], keys: list[int]) -> npt.NDArray[np.float64]:
+    """Nanoseconds of the wall clock that each call takes."""
+    taken = np.empty(len(keys))
+    clock = time.perf_counter_ns
+    for number, key in enumerate(keys):
+        begun = clock()
+        work(key)
+        taken[number] = clock() - begun
+    return taken
+
+
+def one_by_one(venue: Venue, calls: int, seed: int, figures: dict[str, float]) -> None:
+    """Percentiles of a single vector's time, the quietest of five rounds beside the median one."""
+    keys = np.random.default_rng(seed).choice(len(venue.account_names), calls).tolist()
+    folio = new_portfolio(len(venue.state.market), len(venue.state.asset))
+    vector, figure = np.empty(emit.FEATURES), np.empty(emit.FIGURES)
+
+    def plain(key: int) -> None:
+        if gather(venue.state, key, folio) > 0:
+            emit.emit(venue.state, folio, vector, figure)
+
+    gc.collect()
+    gc.freeze()
+    for name, work in (("vector", venue.vector), ("plain", plain)):
+        call_ns(work, keys[:1_000])
+        rounds = [call_ns(work, keys) for _ in range(5)]
+        for share in (50, 99):
+            found = sorted(float(np.percentile(each, share)) / 1e3 for each in rounds)
+            figures[f"{name}_p{share}_us"] = found[0]
+            figures[f"{name}_p{share}_median_us"] = found[2]
+    gc.unfreeze()
+
+
+def compared(fills: int, accounts: int, markets: int, seed: int, figures: dict[str, float]) -> None:
+    """pandas and polars against the venue on one sample."""
+    made = flow(fills, accounts, markets, seed)
+    times_us = decision_times(HOURS)
+    events = arrivals(made, has_books=False)
+    fills_of = {
+        "time_us": made.time_us,
+        "account": made.account,
+        "market": made.market,
+        "quantity": made.quantity,
+        "price": made.price,
+    }
+    as_pandas, as_polars = pd.DataFrame(fills_of), pl.DataFrame(fills_of)
+    marks = made.mark[(times_us - START_US) // MINUTE_US]
+    first = part(events, slice(1))
+    standings(opened_venue(8, markets), first, times_us[:1])
+    replayed(opened_venue(8, markets), first, times_us[:1])  # what is to be compiled is by now
+    found: dict[str, pd.DataFrame] = {}
+    venue = opened_venue(accounts, markets)
+    figures["alone_s"] = seconds(lambda: found.update(venue=standings(venue, events, times_us)))
+    venue = opened_venue(accounts, markets)
+    whole = replayed(venue, events, times_us)
+    figures["whole_s"] = whole.events_s + whole.vectors_s
+    figures["pandas_s"] = seconds(lambda: found.update(pandas=in_pandas(as_pandas, times_us, marks)))
+    answer: list[pl.DataFrame] = []
+    figures["polars_s"] = seconds(lambda: answer.append(in_polars(as_polars, times_us, marks)))
+    found["polars"] = answer[0].to_pandas()
+    figures["sample_fills"], figures["sample_rows"] = fills, len(found["venue"])
+    for name in ("pandas", "polars"):
+        figures[f"{name}_over_alone"] = figures[f"{name}_s"] / figures["alone_s"]
+        figures[f"{name}_over_whole"] = figures[f"{name}_s"] / figures["whole_s"]
+        figures[f"{name}_difference"] = largest_difference(found["venue"], found[name])
+        assert figures[f"{name}_difference"] < 1e-6, f"{name} and the venue do not agree"
 
 
 def measured(fills: int, accounts: int, markets: int, seed: int) -> dict[str, float]:
     """Every figure by name."""
+    figures: dict[str, float] = {"fills": fills}
+    compared(min(fills, SAMPLE), accounts // 10, markets, seed + 1, figures)
     made = flow(fills, accounts, markets, seed)
     events = arrivals(made)
-    opened_venue(8, markets).apply(part(events, slice(1)))
-    opened_venue(8, markets).open_vectors()  # what is left to load or compile is done by now
-    figures: dict[str, float] = {"events": len(events.kind), "fills": fills}
-
+    figures["events"] = len(events.kind)
     venue = opened_venue(accounts, markets)
-    pieces = chunks(events, CHUNK)
-    taken = seconds(lambda: [venue.apply(piece) for piece in pieces])
-    figures["events_per_s"] = len(events.kind) / taken
-    only = chunks(part(events, events.kind == FILL), CHUNK)
-    other = opened_venue(accounts, markets)
-    figures["fills_alone_per_s"] = fills / seconds(lambda: [other.apply(piece) for piece in only])
-    for size in (1, 64):
-        small = chunks(part(only[0], slice(20_000)), size)
-        one = opened_venue(accounts, markets)
-        taken = seconds(lambda venue=one, pieces=small: [venue.apply(piece) for piece in pieces])
-        figures[f"fills_in_batches_of_{size}_per_s"] = sum(len(piece.kind) for piece in small) / taken
-
+    done = replayed(venue, events, decision_times(HOURS))
+    figures |= {"replay_s": done.events_s + done.vectors_s, "events_s": done.events_s}
+    figures |= {"vectors_s": done.vectors_s, "vectors": done.vectors}
+    figures["events_per_s"] = len(events.kind) / done.events_s
+    figures["us_per_vector"] = 1e6 * done.vectors_s / done.vectors
     vectors = venue.open_vectors()
     figures["open_accounts"] = len(vectors.account)
     figures["positions_per_account"] = float(vectors.figures[:, emit.OPEN_POSITIONS].mean())
-    taken = min(seconds(venue.open_vectors) for _ in range(3))
-    figures["vectors_per_s"] = len(vectors.account) / taken
-    figures["us_per_vector"] = 1e6 * taken / len(vectors.account)
-    some = np.random.default_rng(seed).choice(vectors.account, min(5_000, len(vectors.account))).tolist()
-    taken = min(seconds(lambda: [venue.vectors([key]) for key in some]) for _ in range(3))
-    figures["us_per_vector_one_by_one"] = 1e6 * taken / len(some)
-
-    sample = flow(fills // 10, max(accounts // 4, 1), markets, seed + 1)
-    bars_and_fills = arrivals(sample, has_books=False)
-    times_us = START_US + HOUR_US * np.arange(1, DAYS * 24)
-    ours = opened_venue(max(accounts // 4, 1), markets)
-    figures["sample_fills"] = len(sample.time_us)
-    figures["sample_times"] = len(times_us)
-    equities = [replayed(ours, bars_and_fills, times_us, figures)]
-    figures["pandas_s"] = seconds(lambda: equities.append(pandas_equity(sample, times_us)))
-    figures["pandas_over_venue"] = figures["pandas_s"] / (figures["events_s"] + figures["vectors_s"])
-    both = equities[0].merge(equities[1], on=["time_us", "account"], how="outer")
-    figures["sample_vectors"] = len(equities[0])
-    figures["largest_difference_usd"] = float((both["equity_x"] - both["equity_y"]).abs().max())
-    assert len(both) == len(equities[0]) == len(equities[1]), "the two do not see the same open accounts"
-    assert figures["largest_difference_usd"] < 1e-3, "the two do not agree"
+    one_by_one(venue, 100_000, seed, figures)
+    only = part(part(events, events.kind == FILL), slice(20_000))
+    for size in (1, 64):
+        small = chunks(only, size)
+        one = opened_venue(accounts, markets)
+        taken = seconds(lambda venue=one, pieces=small: [venue.apply(piece) for piece in pieces])
+        figures[f"fills_in_batches_of_{size}_per_s"] = len(only.kind) / taken
     return figures
 
 
 WORDS = {
-    "events_per_s": "events applied a second, all kinds, in order of arrival",
-    "fills_alone_per_s": "fills applied a second, no bars between",
-    "fills_in_batches_of_64_per_s": "the same, in batches of 64",
-    "fills_in_batches_of_1_per_s": "the same, one call an event",
-    "vectors_per_s": "vectors a second, all open accounts at once",
-    "us_per_vector": "microseconds a vector, so",
-    "us_per_vector_one_by_one": "microseconds a vector, one call each from Python",
-    "events_s": "sample: seconds for all events, compiled",
-    "vectors_s": "sample: seconds for whole vectors, compiled",
-    "pandas_s": "sample: seconds for position and equity alone, pandas",
-    "pandas_over_venue": "pandas (2 columns) over compiled (all columns)",
-    "largest_difference_usd": "largest difference of equity, dollars",
+    "replay_s": "replay: seconds for all events and all vectors",
+    "events_s": "of it events, with the quarter-hourly sweeps",
+    "vectors_s": "of it vectors",
+    "events_per_s": "events a second, in order of arrival, sweeps included",
+    "us_per_vector": "microseconds a vector",
+    "fills_in_batches_of_64_per_s": "fills a second in batches of 64",
+    "fills_in_batches_of_1_per_s": "fills a second, one call each",
+    "vector_p50_us": "one vector from Python, p50, quietest round",
+    "vector_p99_us": "p99, quietest round",
+    "vector_p99_median_us": "p99, median round",
+    "plain_p50_us": "the kernel with tables as arguments, p50, quietest",
+    "plain_p99_us": "p99, quietest round",
+    "alone_s": "sample: the compared columns alone, compiled, seconds",
+    "whole_s": "sample: the whole replay, all columns, seconds",
+    "pandas_s": "sample: the compared columns, pandas, seconds",
+    "polars_s": "sample: the compared columns, polars, seconds",
+    "pandas_over_alone": "pandas over compiled, same columns",
+    "polars_over_alone": "polars over compiled, same columns",
+    "pandas_over_whole": "pandas' few columns over the whole replay",
+    "polars_over_whole": "polars' few columns over the whole replay",
+    "pandas_difference": "largest difference from pandas, relative",
+    "polars_difference": "largest difference from polars, relative",
 }
 
 
 def main() -> None:
     """Print the table; write the same figures as JSON where asked to."""
     parser = argparse.ArgumentParser(description="Speed of events in and vectors out.")
-    parser.add_argument("--fills", type=int, default=2_000_000)
-    parser.add_argument("--accounts", type=int, default=20_000)
+    parser.add_argument("--fills", type=int, default=10_000_000)
+    parser.add_argument("--accounts", type=int, default=50_000)
     parser.add_argument("--markets", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     options = parser.parse_args()
     figures = measured(options.fills, options.accounts, options.markets, options.seed)
     print(
-        f"{figures['events']:,.0f} events, of them {figures['fills']:,.0f} fills; "
-        f"{figures['open_accounts']:,.0f} accounts open "
-        f"with {figures['positions_per_account']:.1f} positions each"
+        f"{figures['events']:,.0f} events over {HOURS} hours, of them {figures['fills']:,.0f} fills, "
+        f"{options.markets} markets; {figures['open_accounts']:,.0f} accounts open\n"
+        f"with {figures['positions_per_account']:.1f} positions each; {figures['vectors']:,.0f} vectors of "
+        f"{emit.FEATURES} columns and {emit.FIGURES} figures"
     )
-    print(
-        f"sample: {figures['sample_fills']:,.0f} fills, {figures['sample_times']:.0f} times, "
-        f"{figures['sample_vectors']:,.0f} vectors\n"
-    )
+    print(f"sample: {figures['sample_fills']:,.0f} fills, {figures['sample_rows']:,.0f} rows compared\n")
     for name, words in WORDS.items():
         value = figures[name]
         shown = f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
