@@ -15,7 +15,7 @@ from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
 from features.venue import Vectors
-from models import labels, plots, plots_time
+from models import labels, plots, plots_time, warning
 from models import scorecard as cards
 from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
 from models.bundle import Bundle
@@ -158,6 +158,8 @@ def judge_rows(
         every_s=every_us / 1e6,
         draws=draws,
     )
+    day = "liquidation_24h"
+    card["early_warning"] = warning.early_warning(rows, scores.warning, known[day], came[day])
     explained = _explained(scorer, vectors, scores)
     return Judged(rows, scores, probability, known, came, scored, card, explained)
 

@@ -113,6 +113,16 @@ def test_figures_are_those_of_scores_and_of_what_came(
         assert model["predicted_over_actual"] == pytest.approx(chance.sum() / came.sum())
 
 
+def test_the_early_warning_is_judged_on_the_rows_of_a_day(card: dict[str, Any]) -> None:
+    panel = card["targets"]["liquidation"]["24h"]["all"]
+    early = card["early_warning"]["targets"]["liquidation_24h"]
+    assert (early["rows"], early["events"]) == (panel["rows"], panel["events"])
+    assert 0 < early["alarms"] < early["rows"]
+    assert early["warning"]["precision"] * early["alarms"] == pytest.approx(
+        early["warning"]["recall"] * early["events"]
+    )
+
+
 def test_pictures_are_pictures(out: Path) -> None:
     names = {path.stem for path in out.glob("*.png")}
     assert names == {
