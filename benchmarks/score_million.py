@@ -52,7 +52,7 @@ def dataset(folder: Path, accounts: int, seed: int) -> None:
              "tiers": [TIERS] * MARKETS}
         ),
         "market_bars": pl.DataFrame(
-            {"time": np.repeat(np.array(hours, "datetime64[us]"), MARKETS), "market": names * len(hours),
+            {"time": [hour for hour in hours for _ in range(MARKETS)], "market": names * len(hours),
              "mark_close": marks.ravel(), "index_close": marks.ravel(), "volume_usd": 1e6,
              "open_interest_usd": 1e8}
         ),
@@ -81,11 +81,17 @@ def dataset(folder: Path, accounts: int, seed: int) -> None:
     quantity = np.round(notional / mark, 3) + 0.001
     gross = np.bincount(holder, np.abs(quantity * mark), accounts)
     equity = gross / np.exp(chance.normal(1.0, 0.9, accounts))
-    unknown = pl.lit(None, pl.Float64)
     tables["account_snapshots"] = pl.DataFrame(
-        {"time": seen, "account_id": account, "equity_usd": equity, "collateral_usd": equity},
+        {
+            "time": seen,
+            "account_id": account,
+            "equity_usd": equity,
+            "collateral_usd": equity,
+            "initial_margin_usd": 0.05 * gross,
+            "maintenance_margin_usd": 0.025 * gross,
+        },
         schema_overrides={"time": TIME},
-    ).with_columns(initial_margin_usd=unknown, maintenance_margin_usd=unknown)
+    )
     tables["position_snapshots"] = pl.DataFrame(
         {"time": seen, "account_id": account[holder], "market": np.array(names)[market],
          "quantity": quantity, "entry_price": mark * np.exp(chance.normal(0.0, 0.05, len(holder)))},

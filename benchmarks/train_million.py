@@ -1,9 +1,9 @@
 """What training on five million rows of sixty columns takes, and what binned data that is kept saves.
 
-Rows are made a block at a time, as a replay would hand them over, and each block is binned against the first
-one (`reference`) and appended, so that no two copies of all numbers ever stand side by side. Then several
-trials are trained on the same binned data, on the folds of a walk-forward by `subset`. Measured in a process of
-its own; the same is done for comparison the plain way, a new `Dataset` of floats for each fold and trial.
+Rows come from a `lightgbm.Sequence`, a block at a time, so that all numbers never stand in memory at once:
+they are binned as they come. Then several trials are trained on the same binned data, on the folds of a
+walk-forward by `subset`. It is measured in a process of its own, and beside it the plain way, a new `Dataset`
+of floats for each fold and trial.
 
     python -m benchmarks.train_million [--rows N] [--columns N] [--trials N]
 """
@@ -52,10 +52,7 @@ class Blocks(lgb.Sequence):
     def __getitem__(self, rows: int | slice | list[int]) -> Floats:
         if isinstance(rows, int | np.integer):  # one at a time is how LightGBM samples
             return self.block(int(rows) // BLOCK)[rows % BLOCK].astype(np.float64)
-        if isinstance(rows, slice):
-            wanted = np.arange(*rows.indices(self._rows))
-        else:
-            wanted = np.asarray(rows)
+        wanted = np.arange(*rows.indices(self._rows)) if isinstance(rows, slice) else np.asarray(rows)
         found = np.empty((len(wanted), self._columns))
         for number in np.unique(wanted // BLOCK):
             here = wanted // BLOCK == number

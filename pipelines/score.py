@@ -25,6 +25,9 @@ from serving.scorer import Scorer
 
 MOST_REASONS = 3
 
+ROWS_AT_ONCE = 50_000
+"""Accounts that are scored and written together: what a row takes on the way is taken for these only."""
+
 SCHEMA = pa.schema(
     [
         ("time", pa.timestamp("us", tz="UTC")),
@@ -78,7 +81,9 @@ def write_scores(dataset: Dataset, scorer: Scorer, times_us: npt.NDArray[np.int6
         progress(len(times_us), "scoring") as bar,
     ):
         for time_us, vectors, venue in replay(dataset, times_us, bar.advance):
-            writer.write_table(score_table(scorer, venue, vectors, time_us))
+            for start in range(0, max(len(vectors.account), 1), ROWS_AT_ONCE):
+                chosen = Vectors._make(column[start : start + ROWS_AT_ONCE] for column in vectors)
+                writer.write_table(score_table(scorer, venue, chosen, time_us))
             written += len(vectors.account)
     return written
 
@@ -105,7 +110,7 @@ def check_within(dataset: Dataset, first_us: int, last_us: int) -> None:
 
 
 def score_table(scorer: Scorer, venue: Venue, vectors: Vectors, time_us: int) -> pa.Table:
-    """The rows of one decision time, in the columns of SCHEMA."""
+    """Rows of one decision time, in the columns of SCHEMA."""
     scores = scorer.score(vectors)
     reasons = [[reason.text for reason in found] for found in scorer.reasons(vectors, scores)]
     rows = len(scores.account)
