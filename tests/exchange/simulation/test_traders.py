@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.simulation.ledger import pool
+from exchange.simulation.orders import order_to_open, order_to_reduce
 from exchange.simulation.settings import Settings
 from exchange.simulation.state import (
     ABSENT,
@@ -26,8 +27,6 @@ from exchange.simulation.traders import (
     _act,
     _answer_call,
     _open_more,
-    _order_to_open,
-    _order_to_reduce,
     _side,
     _take_out,
     come_near,
@@ -138,10 +137,10 @@ def test_no_risk_is_added_and_nothing_withdrawn_that_leaves_less_than_initial_ma
 
 @law
 @given(owners(), st.integers(0, 2), st.floats(-1e6, 1e6))
-def test_an_order_to_open_is_no_larger_than_wanted_and_fits(stage: Stage, market: int, wanted: float) -> None:
+def test_anorder_to_open_is_no_larger_than_wanted_and_fits(stage: Stage, market: int, wanted: float) -> None:
     world = stage.world
     cash = int(world.account["cash"][0])
-    order, aside = _order_to_open(world, 0, market, wanted)
+    order, aside = order_to_open(world, 0, market, wanted)
     lot_usd = 0.01 * 100.0 * float(world.market["mark"][market]) / (100.0 / 10**market)
     assert abs(order) * lot_usd <= abs(wanted) * (1 + 1e-9)
     assert order * wanted >= 0.0
@@ -156,11 +155,11 @@ def test_an_order_to_open_is_no_larger_than_wanted_and_fits(stage: Stage, market
 
 @law
 @given(owners(), st.integers(0, 2), st.floats(0.01, 1.0))
-def test_an_order_to_reduce_leaves_no_crumbs_and_never_turns_round(
+def test_anorder_to_reduce_leaves_no_crumbs_and_never_turns_round(
     stage: Stage, market: int, share: float
 ) -> None:
     held = stage.lots(0)[market]
-    order = _order_to_reduce(stage.world, 0, market, share, True)
+    order = order_to_reduce(stage.world, 0, market, share, True)
     assert order * held <= 0 and abs(order) <= abs(held)
     if held and order:
         left = abs(held + order) * float(
@@ -334,13 +333,13 @@ def test_who_carries_stands_where_funding_pays(funding: float, side: int) -> Non
 def test_nobody_drains_a_position_into_an_empty_book() -> None:
     stage = trader(1_000.0, changes={"most_order": 2.0, "haste": 2.0})
     stage.fill(0, HOUSE, 0, 5_000, 100.0)
-    assert _order_to_reduce(stage.world, 0, 0, 1.0, True) == -5_000
+    assert order_to_reduce(stage.world, 0, 0, 1.0, True) == -5_000
     stage.world.market["depth"][0] = 1_500.0
-    order = _order_to_reduce(stage.world, 0, 0, 1.0, True)
+    order = order_to_reduce(stage.world, 0, 0, 1.0, True)
     # three percent of the price is as far as one order goes: 3 x 1,500 dollars
     assert order == pytest.approx(-4_500, abs=2)
     stage.world.market["spread"][0] = 0.15
-    assert _order_to_reduce(stage.world, 0, 0, 1.0, True) == 0
+    assert order_to_reduce(stage.world, 0, 0, 1.0, True) == 0
 
 
 @pytest.mark.parametrize(("hasty", "lots"), [(False, 1_200), (True, 4_800)])
@@ -348,7 +347,7 @@ def test_who_is_not_in_haste_sends_no_more_than_a_piece(hasty: bool, lots: int) 
     stage = trader(1_000.0, changes={"most_order": 0.12, "haste": 4.0})
     stage.fill(0, HOUSE, 0, 5_000, 100.0)
     stage.world.market["depth"][0] = 10_000.0
-    assert _order_to_reduce(stage.world, 0, 0, 1.0, hasty) == pytest.approx(-lots, abs=2)
+    assert order_to_reduce(stage.world, 0, 0, 1.0, hasty) == pytest.approx(-lots, abs=2)
 
 
 def test_an_order_that_the_book_is_too_thin_for_is_sent_in_pieces_until_it_is_done() -> None:
