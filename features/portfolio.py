@@ -27,6 +27,7 @@ from features.state import (
     BALANCES,
     CASH,
     ESTIMATORS,
+    FREE_POSITION,
     INITIAL_IN_FORCE,
     ISOLATED,
     MAINTENANCE_IN_FORCE,
@@ -43,6 +44,28 @@ OWN, TOTAL, NEARNESS = 0, 1, 2
 """Rows of `Portfolio.work`: sums of squared and of plain exposures, buffer over sigma."""
 
 _DAY = math.sqrt(DAY_S)
+
+
+@lean
+def lay_in_order(state: State, accounts: int, room: npt.NDArray[np.void]) -> None:
+    """Copy every account's positions into `room`, side by side in the order of accounts, and link them there.
+
+    `room` is as long as the pool; the state is whole once it takes the pool's place.
+    """
+    used = 0
+    for key in range(accounts):
+        slot = state.account[key].first_position
+        if slot < 0:
+            continue
+        state.account[key].first_position = used
+        while slot >= 0:
+            room[used] = state.position[slot]
+            slot = state.position[slot].next
+            room[used].next = used + 1 if slot >= 0 else -1
+            used += 1
+    for slot in range(used, len(room)):
+        room[slot].next = slot + 1 if slot + 1 < len(room) else -1
+    state.clock[FREE_POSITION] = used if used < len(room) else -1
 
 
 READ_AHEAD = 12

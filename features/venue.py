@@ -17,7 +17,7 @@ from features.emit import FEATURES, FIGURES, emit, emit_open
 from features.events import BALANCE, FILL, POSITION, EventBatch
 from features.exposure import underlying_number
 from features.handle import Handle, take
-from features.portfolio import gather
+from features.portfolio import gather, lay_in_order
 from features.state import (
     NOW,
     USED_BALANCES,
@@ -31,6 +31,9 @@ from features.state import (
 )
 
 END_OF_TIME_US = np.iinfo(np.int64).max
+
+FEW_POSITIONS, EVENTS_A_POSITION = 1_000, 4
+"""So many fit a cache wherever they lie; beyond, they are laid in order once in so many events for each."""
 
 
 class Vectors(NamedTuple):
@@ -61,6 +64,7 @@ class Venue:
         self._owner_ids: dict[str, int] = {}
         self._folio: Portfolio = new_portfolio(8, 4)
         self._handle: Handle | None = None
+        self._since_laid = 0
 
     # -- names to ids, in order of first appearance
 
@@ -122,7 +126,25 @@ class Venue:
         # Room that an earlier call made may be taken by now, by another batch.
         applying: list[Any] = [column[start:end] for column in events]
         self.reserve(EventBatch(*applying))
+        self._lay_when_due(end - start)
         return int(advance_all(self.state, self._folio, events, start, until_us))
+
+    def lay_in_order(self) -> None:
+        """Bring positions that lie where there was room into the order of accounts.
+
+        Going through all accounts then goes through memory from end to end. No answer depends on it.
+        """
+        room = np.empty_like(self.state.position)
+        lay_in_order(self.state, len(self.account_names), room)
+        self.state = self.state._replace(position=room)
+        self._since_laid = 0
+
+    def _lay_when_due(self, events: int) -> None:
+        """Do so once in a long while."""
+        self._since_laid += events
+        used = int(self.state.clock[USED_POSITIONS])
+        if used > FEW_POSITIONS and self._since_laid > EVENTS_A_POSITION * used:
+            self.lay_in_order()
 
     # -- vectors out
 

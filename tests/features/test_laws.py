@@ -183,6 +183,36 @@ def test_room_does_not_matter(chance: Random, moments: int) -> None:
 
 @laws
 @given(streams.chances, st.integers(0, 10))
+def test_where_positions_lie_does_not_matter(chance: Random, moments: int) -> None:
+    rows = streams.stream(chance, moments)
+    laid = streams.venue()
+    for part in streams.blocks(rows):
+        laid.apply(streams.batch(part))
+        before = laid.digest()
+        laid.lay_in_order()
+        assert laid.digest() == before
+        held, free = slots_of(laid, "position", "first_position", FREE_POSITION)
+        assert held == list(range(len(held)))
+        assert sorted(held + free) == list(range(len(laid.state.position)))
+    assert_alike(laid, streams.after(rows))
+
+
+@laws
+@given(streams.chances, st.integers(0, 10))
+def test_a_single_vector_is_that_of_all_and_none_where_nothing_is_open(chance: Random, moments: int) -> None:
+    made = streams.after(streams.stream(chance, moments))
+    opened = made.open_vectors()
+    for row, account in enumerate(opened.account.tolist()):
+        found = made.vector(account)
+        assert found is not None
+        np.testing.assert_array_equal(found[0], opened.features[row])
+        np.testing.assert_array_equal(found[1], opened.figures[row])
+    for account in {-1, ACCOUNTS, 10**6, *range(ACCOUNTS)} - set(opened.account.tolist()):
+        assert made.vector(account) is None
+
+
+@laws
+@given(streams.chances, st.integers(0, 10))
 def test_all_at_once_is_one_by_one(chance: Random, moments: int) -> None:
     made = streams.after(streams.stream(chance, moments))
     whole = made.open_vectors()
