@@ -13,6 +13,7 @@ import polars as pl
 KINDS = (
     "MARKET", "TIER", "ASSET", "ASSET_PRICE", "BAR", "BOOK", "LEVEL", "FUNDING",
     "ACCOUNT", "TRANSFER", "FILL", "RATE", "SNAPSHOT", "POSITION", "BALANCE", "OBSERVED",
+    "DEFAULT",
 )
 BARS = (
     "mark_close", "index_close", "mark_open", "mark_high", "mark_low", "volume_usd", "open_interest_usd",
@@ -20,6 +21,7 @@ BARS = (
 # fmt: on
 FIGURES = ("equity_usd", "collateral_usd", "initial_margin_usd", "maintenance_margin_usd", "open_orders")
 FILL_KINDS = ("trade", "liquidation", "deleverage")
+DEFAULT_KINDS = ("liquidation", "negative_equity", "deleverage")
 NAN = math.nan
 
 # order within a moment, kind, key's role and name, sub's role and name, values
@@ -136,5 +138,8 @@ def of_row(table: str, row: Mapping[str, Any], time_us: int) -> Iterator[Event]:
             yield (12, a, 1, row["market"]), "POSITION", account, market, values
         case "balance_snapshots":
             yield (12, a, 2, row["asset"]), "BALANCE", account, asset, get("amount")
+        case "default_events":
+            kind = DEFAULT_KINDS.index(row["kind"])
+            yield (16, a, kind), "DEFAULT", account, None, [kind]
         case "observations":
             yield (15,), "OBSERVED", None, None, []

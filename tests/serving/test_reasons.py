@@ -26,7 +26,14 @@ BUFFER, DISTANCE, RATIO, FORECAST = (
 )  # fmt: skip
 SIGMA = catalog.index("portfolio_sigma_day")
 PRIORS = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
-FORMS = [catalog.index(name) for name in catalog.NAMES if name.startswith("buffer_over_sigma")]
+FORMS = {
+    "buffer_over_sigma": [
+        catalog.index(name)
+        for name in catalog.NAMES
+        if name.startswith("buffer_over_sigma") or name == "effective_buffer_over_sigma"
+    ],
+    "buffer_over_notional": [BUFFER, catalog.index("buffer_over_notional")],
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +100,8 @@ def test_the_score_is_that_of_the_day(bundle: Bundle, explainer: Explainer, vect
 def test_what_the_model_does_not_read_contributes_nothing(
     bundle: Bundle, explainer: Explainer, vectors: Vectors
 ) -> None:
-    read = {catalog.index(name) for name in bundle.model["tree_features"]} | {BUFFER, SIGMA}
+    read = {catalog.index(name) for name in bundle.model["tree_features"]}
+    read |= {BUFFER, SIGMA, RATIO, FORECAST}
     contributions = explainer.take_apart(vectors.features).contributions
     for column in range(len(catalog.NAMES)):
         if column not in read:
@@ -123,8 +131,9 @@ def test_the_strongest_at_most_three_and_only_what_raises_the_risk(
     contributions = explainer.take_apart(vectors.features).contributions
     # forms of one statement count together
     together = contributions.copy()
-    together[:, FORMS] = 0.0
-    together[:, catalog.index("buffer_over_sigma")] = contributions[:, FORMS].sum(axis=1)
+    for plain, forms in FORMS.items():
+        together[:, forms] = 0.0
+        together[:, catalog.index(plain)] = contributions[:, forms].sum(axis=1)
     lengths = set()
     for row, reasons in enumerate(explainer.explain(vectors.features)):
         values = [reason.contribution for reason in reasons]
