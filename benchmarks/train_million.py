@@ -20,7 +20,7 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
-from models.train import PARAMETERS
+from models.grow import PARAMETERS
 
 Floats = npt.NDArray[np.float64]
 

@@ -42,6 +42,8 @@ def model_card(
         trees = head.get("rounds", head.get("fitted", ""))
         counts = f"{head['rows']} | {head['events']} | {head['accounts']}"
         lines.append(f"| {name} | {counts} | {trees} | {head['slope']:.2f} |")
+    if "tuned_trials" in model:
+        lines += ["", _tuning_line(model)]
     lines += ["", *_negative_lines(model["heads"]["negative_given_liquidation"])]
     lines += _severity_lines(model["heads"]["severity"])
     lines += ["", "## Early warning", "", *_warning_lines(model["warning"], early_warning)]
@@ -73,6 +75,14 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _tuning_line(model: Mapping[str, Any]) -> str:
+    found = {name: head["tuning"] for name, head in model["heads"].items() if "tuning" in head}
+    taken = ", ".join(name for name, tuning in found.items() if tuning["chosen"])
+    tried = ", ".join(name for name, tuning in found.items() if tuning["trials"]) or "no head (few events)"
+    kept = f"better parameters for {taken}" if taken else "nothing clearly better than the fixed parameters"
+    return f"Tuning by {model['tuned_trials']} trials a head, of {tried}, found {kept}."
 
 
 def _negative_lines(head: Mapping[str, Any]) -> list[str]:

@@ -20,16 +20,17 @@ import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
 from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
 from models import baselines
 from models.export import HeadSpec
+from models.grow import FEWEST_EVENTS, PARAMETERS, ROUNDS, Ground, Grown, folds_of, margin_of, sigmoid
 from models.horizons import HORIZONS_H
-from models.labels import NO_LABEL_END, Fold, purged_folds
+from models.labels import NO_LABEL_END, Fold
 from models.rows import Rows
+from models.tune import Tuning, tuned
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -75,30 +76,6 @@ LOSS_FEATURES = (
 )
 """Columns that trees of what follows a liquidation may read: what closing meets, and what cushions it."""
 
-PARAMETERS: dict[str, Any] = {
-    "objective": "binary",
-    "learning_rate": 0.03,
-    "num_leaves": 5,
-    "min_data_in_leaf": 500,
-    "lambda_l2": 50.0,
-    "feature_fraction": 0.7,
-    "bagging_fraction": 0.7,
-    "bagging_freq": 1,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 1,  # on the few rows of a venue of hundreds of accounts threads only wait for each other
-    "verbose": -1,
-}
-ROUNDS = (0, 30, 60, 120)
-"""Numbers of trees to choose from; few, since the prior does most."""
-
-FOLDS = 6
-CLEAR_GAIN = 2.0
-"""Standard errors over walk-forward folds by which trees must rank better to be let in."""
-
-FEWEST_EVENTS = 30
-"""Accounts with an event that a head needs before anything but a constant is fitted."""
-
 REQUIRED_SHARE = 0.99
 """A feature that heads read and that is known in this share of the training rows is required: a row without
 it is a fallback."""
@@ -125,6 +102,9 @@ class Trained:
     """Constants for `model.json`."""
 
 
+TUNED_HEADS = 4
+"""Heads whose trees can be tuned: the hazards and negative equity."""
+
 Progress = Callable[[str], None]
 
 
@@ -133,21 +113,24 @@ def train(
     seed: int = 7,
     progress: Progress = lambda _: None,
     tree_features: tuple[str, ...] = TREE_FEATURES,
+    tuning: Tuning | None = None,
 ) -> Trained:
     """Fit all heads, calibrations and baseline levels on rows whose labels are all known by now.
 
-    Deterministic for the same rows and seed. Raises InputError where there are no rows or no liquidation.
+    With `tuning` the parameters of trees are searched for, head by head (severity keeps the fixed ones).
+    Deterministic for the same rows, seed and trials. Raises InputError where there are no rows or no
+    liquidation.
     """
     if len(rows.time_us) == 0:
         raise InputError("there is nothing to train on: no account has an open position at a decision time")
     heads = []
     for k, hours in enumerate(HORIZONS_H):
         progress(f"hazard within {hours} h")
-        heads.append(_hazard(rows, k, seed, tree_features))
+        heads.append(_hazard(rows, k, seed, tree_features, tuning))
     if not any(head.facts["events"] for head in heads):
         raise InputError("there is nothing to learn from: no liquidation within a day of any decision time")
     progress("negative equity")
-    heads += [_negative(rows, seed), _severity(rows, seed)]
+    heads += [_negative(rows, seed, tuning), _severity(rows, seed)]
     known = ~np.isnan(rows.features)
     read = {column for head in heads for column in (head.spec.offset, *head.spec.features)} - {None}
     read.add(catalog.index(OF_CLOSING_COST))
@@ -172,6 +155,8 @@ def train(
         },
         "seed": seed,
     }
+    if tuning is not None:
+        model["tuned_trials"] = tuning.trials
     return Trained(heads, model)
 
 
@@ -201,7 +186,7 @@ def _at_home(head: TrainedHead, rows: Rows, came: Flags) -> TrainedHead:
     spec = head.spec
     margin = np.zeros(len(came)) if spec.offset is None else rows.features[:, spec.offset].copy()
     if head.booster is not None:
-        margin += _margin(head.booster, rows.features[:, list(spec.features)], head.facts["rounds"])
+        margin += margin_of(head.booster, rows.features[:, list(spec.features)], head.facts["rounds"])
     known = ~np.isnan(margin)
     margin, came = margin[known], came[known]
     if not came.any():
@@ -228,7 +213,9 @@ def eligible(rows: Rows, k: int) -> tuple[Flags, Flags]:
     return counts, rows.liquidated_us <= end_us
 
 
-def _hazard(rows: Rows, k: int, seed: int, tree_features: tuple[str, ...]) -> TrainedHead:
+def _hazard(
+    rows: Rows, k: int, seed: int, tree_features: tuple[str, ...], tuning: Tuning | None
+) -> TrainedHead:
     counts, came = eligible(rows, k)
     name = f"hazard_{HORIZONS_H[k]}h"
     offset = catalog.index(catalog.PRIOR_HAZARDS[k])
@@ -238,49 +225,34 @@ def _hazard(rows: Rows, k: int, seed: int, tree_features: tuple[str, ...]) -> Tr
     facts: dict[str, Any] = {"rows": len(came), "events": int(came.sum()), "accounts": accounts}
     prior = features[:, offset]
     if accounts < FEWEST_EVENTS:
+        _spared(tuning)
         shift = baselines.fit_level(sigmoid(prior), came)
         return TrainedHead(HeadSpec(name, None, (), offset, shift, 1.0), None, facts | {"rounds": 0})
 
     columns = [catalog.index(feature) for feature in tree_features]
-    grown = _grow(features, columns, prior, came, _folds(time_us, end_us, came), seed)
+    ground = _ground(features, columns, prior, came, folds_of(time_us, end_us, came), seed)
+    grown, found = tuned(ground, tuning)
     intercept, slope = _platt(prior[grown.judged] + grown.margin, came[grown.judged])
-    return _headed(name, grown, columns, offset, (intercept, slope), facts)
+    return _headed(name, grown, columns, offset, (intercept, slope), facts | found)
 
 
-@dataclass(frozen=True)
-class _Grown:
-    """Trees over an offset, with the margins that walk-forward gave them on rows that they had not seen."""
-
-    booster: lgb.Booster | None
-    rounds: int
-    judged: Integers | Flags
-    margin: Floats
-
-
-def _grow(
+def _ground(
     features: Floats, columns: list[int], offset: Floats, came: Flags, folds: list[Fold], seed: int
-) -> _Grown:
-    """As many monotone trees as walk-forward speaks for: none, unless they clearly rank better."""
+) -> Ground:
+    """Rows to grow trees on that read some columns of the catalogue."""
     directions = [catalog.FEATURES[column].direction for column in columns]
-    parameters = PARAMETERS | {"monotone_constraints": directions, "seed": seed}
-    outside = {count: np.full(len(came), np.nan) for count in ROUNDS}
-    for fold in folds:
-        rows_of = fold.training
-        booster = _boost(features[rows_of][:, columns], offset[rows_of], came[rows_of], parameters)
-        for count in ROUNDS:
-            outside[count][fold.validation] = _margin(booster, features[fold.validation][:, columns], count)
-    rounds = _choose_rounds(outside, offset, came, folds)
-    validated = ~np.isnan(outside[rounds])
-    if rounds == 0 or came[validated].sum() < FEWEST_EVENTS:
-        # nothing was fitted, or the record is too short to look ahead in: calibrate on all there is
-        return _Grown(None, 0, np.ones(len(came), bool), np.zeros(len(came)))
-    booster = _boost(features[:, columns], offset, came, parameters, rounds)
-    return _Grown(booster, rounds, validated, outside[rounds][validated])
+    return Ground(features[:, columns], directions, offset, came, folds, seed)
+
+
+def _spared(tuning: Tuning | None) -> None:
+    """Tell that a head needs no trials."""
+    if tuning is not None:
+        tuning.advance(tuning.trials)
 
 
 def _headed(
     name: str,
-    grown: _Grown,
+    grown: Grown,
     columns: list[int],
     offset: int,
     calibration: tuple[float, float],
@@ -292,57 +264,6 @@ def _headed(
     return TrainedHead(spec, grown.booster, facts | {"rounds": grown.rounds})
 
 
-def _folds(time_us: Integers, label_end_us: Integers, came: Flags, most: int = FOLDS) -> list[Fold]:
-    """Walk-forward folds with events on both sides; fewer where the record is short."""
-    for count in range(most, 0, -1):
-        try:
-            folds = purged_folds(time_us, label_end_us, count)
-        except ValueError:
-            continue
-        kept = [fold for fold in folds if came[fold.training].any() and came[fold.validation].any()]
-        if kept:
-            return kept
-    return []
-
-
-def _boost(
-    features: Floats, prior: Floats, came: Flags, parameters: dict[str, Any], rounds: int = ROUNDS[-1]
-) -> lgb.Booster:
-    """Trees over a prior whose level is first brought to that of the rows."""
-    shift = baselines.fit_level(sigmoid(prior), came)
-    data = lgb.Dataset(features, came.astype(np.float64), init_score=prior + shift, free_raw_data=True)
-    return lgb.train(parameters, data, num_boost_round=rounds)
-
-
-def _margin(booster: lgb.Booster, features: Floats, rounds: int) -> Floats:
-    if rounds == 0:  # LightGBM takes 0 for all
-        return np.zeros(len(features))
-    return np.asarray(booster.predict(features, raw_score=True, num_iteration=rounds, num_threads=1))
-
-
-def _choose_rounds(outside: dict[int, Floats], offset: Floats, came: Flags, folds: list[Fold]) -> int:
-    """The number of trees with the best mean average precision over the folds.
-
-    None at all unless the gain over none is `CLEAR_GAIN` times its standard error: what one episode gains
-    another loses.
-    """
-    if not folds:
-        return 0
-    scores = {
-        count: np.array(
-            [
-                average_precision_score(came[fold.validation], (offset + outside[count])[fold.validation])
-                for fold in folds
-            ]
-        )
-        for count in ROUNDS
-    }
-    best = max(ROUNDS, key=lambda count: float(scores[count].mean()))
-    gain = scores[best] - scores[0]
-    error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return best if float(gain.mean()) > CLEAR_GAIN * error else 0
-
-
 def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
     """Intercept and slope of logistic calibration; a slope that would turn the ranking round is 1."""
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(margin[:, None], came)
@@ -352,15 +273,10 @@ def _platt(margin: Floats, came: Flags) -> tuple[float, float]:
     return float(fitted.intercept_[0]), slope
 
 
-def sigmoid(score: Floats) -> Floats:
-    """1 / (1 + exp(-score))."""
-    return np.asarray(1.0 / (1.0 + np.exp(-score)))
-
-
 # ---- what follows from a liquidation ---------------------------------------------------------------
 
 
-def _negative(rows: Rows, seed: int) -> TrainedHead:
+def _negative(rows: Rows, seed: int, tuning: Tuning | None) -> TrainedHead:
     """Negative equity within a day given liquidation: the passage of the cushion, calibrated, and trees.
 
     With few cases the share of accounts, with half a case added. Cases are counted once an account, since
@@ -379,14 +295,16 @@ def _negative(rows: Rows, seed: int) -> TrainedHead:
     prior = features[:, offset]
     spared = len(np.unique(account[~came]))
     if min(cases, spared) < FEWEST_EVENTS or not np.isfinite(prior).all():
+        _spared(tuning)
         share = (cases + 0.5) / (accounts + 1.0)
         spec = HeadSpec(name, intercept=math.log(share / (1.0 - share)))
         return TrainedHead(spec, None, facts | {"fitted": "constant"})
     columns = [catalog.index(feature) for feature in LOSS_FEATURES]
-    folds = _folds(rows.time_us[chosen], end_us[chosen], came)
-    grown = _grow(features, columns, prior, came, folds, seed)
+    folds = folds_of(rows.time_us[chosen], end_us[chosen], came)
+    grown, found = tuned(_ground(features, columns, prior, came, folds, seed), tuning)
     calibration = _platt(prior[grown.judged] + grown.margin, came[grown.judged])
-    return _headed(name, grown, columns, offset, calibration, facts | {"fitted": "calibrated cushion"})
+    facts |= {"fitted": "calibrated cushion"} | found
+    return _headed(name, grown, columns, offset, calibration, facts)
 
 
 def _severity(rows: Rows, seed: int) -> TrainedHead:
@@ -411,7 +329,7 @@ def _severity(rows: Rows, seed: int) -> TrainedHead:
     columns = [catalog.index(feature) for feature in LOSS_FEATURES]
     booster, rounds = _grow_severity(
         rows.features[negative][:, columns], part - share, 1.0 / copies,
-        _folds(rows.time_us[negative], end_us[negative], np.ones(len(negative), bool)), seed,
+        folds_of(rows.time_us[negative], end_us[negative], np.ones(len(negative), bool)), seed,
     )  # fmt: skip
     if booster is None:
         return TrainedHead(constant, None, facts | {"fitted": "constant", "rounds": 0})
@@ -435,7 +353,7 @@ def _grow_severity(
     for fold in folds:
         booster = grown(fold.training, ROUNDS[-1])
         for count in ROUNDS:
-            missed = excess[fold.validation] - _margin(booster, features[fold.validation], count)
+            missed = excess[fold.validation] - margin_of(booster, features[fold.validation], count)
             error[count] += float(np.average(missed**2, weights=weight[fold.validation]))
     best = min(ROUNDS, key=lambda count: error[count])
     return (grown(slice(None), best), best) if best else (None, 0)

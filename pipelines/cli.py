@@ -25,6 +25,7 @@ from pipelines.times import parse_duration_us, parse_range_us, parse_time_us
 DONE, FAILED, WRONG = 0, 1, 2
 INTERRUPTED, READER_LEFT, TERMINATED = 130, 141, 143  # what a shell reports for these signals
 LARGEST_SEED = 2**53
+MOST_TRIALS = 1_000
 SHORTEST_SIMULATION_DAYS, LONGEST_SIMULATION_DAYS = 0.01, 3_650
 
 app = typer.Typer(
@@ -239,19 +240,31 @@ def train(
     tracking_uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow store, such as sqlite:///mlflow.db.")
     ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            metavar="TRIALS",
+            parser=_within("--tune", int, 0, MOST_TRIALS),
+            help="Search for the trees' parameters, so many trials a head; 0 takes the fixed ones.",
+        ),
+    ] = 0,
 ) -> int:
     """Train the models and write them with all that scoring needs.
+
+    What --tune finds is taken only where it ranks clearly better than the fixed parameters; the model
+    records what was tried.
 
     \b
     Examples:
       perprisk train data/venue --out model
+      perprisk train data/venue --out model --tune 30
       perprisk train data/venue --until 2022-12-15 --out model --tracking-uri sqlite:///mlflow.db
     """
     until_us = None if until is None else parse_time_us(until, "--until")
     check_folder(out)
     from pipelines import train as stage
 
-    return stage.run(datasets=datasets, out=out, until_us=until_us, tracking_uri=tracking_uri)
+    return stage.run(datasets=datasets, out=out, until_us=until_us, tracking_uri=tracking_uri, tune=tune)
 
 
 @app.command()

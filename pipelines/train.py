@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import tempfile
@@ -19,9 +20,11 @@ from models import registry, warning
 from models.bundle import MANIFEST, Bundle, fill_bundle
 from models.card import model_card
 from models.export import Export, export_heads
+from models.grow import PARAMETERS
 from models.horizons import HORIZONS_H
 from models.rows import Rows
-from models.train import PARAMETERS, Trained, purged, train
+from models.train import TUNED_HEADS, Trained, purged, train
+from models.tune import Tuning
 from models.warning import EarlyWarning
 from pipelines.evaluate import Judged, judge_rows, pictures
 from pipelines.output import atomic_dir, check_folder
@@ -37,17 +40,24 @@ HELD_OUT_SHARE = 0.25
 HELD_OUT_DRAWS = 50
 
 
-def run(datasets: list[Path], out: Path, until_us: int | None, tracking_uri: str | None) -> int:
-    """Train on the datasets and write the model to `out`; 0 when done."""
-    version = train_model(datasets, out, until_us, tracking_uri)
+def run(datasets: list[Path], out: Path, until_us: int | None, tracking_uri: str | None, tune: int) -> int:
+    """Train on the datasets, with so many trials of tuning, and write the model to `out`; 0 when done."""
+    version = train_model(datasets, out, until_us, tracking_uri, tune)
     print(f"model {version} written to {out}", file=sys.stderr)
     return 0
 
 
 def train_model(
-    paths: list[Path], out: Path, until_us: int | None = None, tracking_uri: str | None = None
+    paths: list[Path],
+    out: Path,
+    until_us: int | None = None,
+    tracking_uri: str | None = None,
+    tune: int = 0,
 ) -> str:
-    """Train, write the bundle at once or not at all, record the run; the model version."""
+    """Train, write the bundle at once or not at all, record the run; the model version.
+
+    `tune` is the number of trials in which the parameters of a head's trees are searched for, 0 for none.
+    """
     if not paths:
         raise InputError("no dataset to train on")
     check_folder(out, MANIFEST)
@@ -69,22 +79,21 @@ def train_model(
         accounts = max(accounts, int(rows.account.max(initial=accounts - 1)) + 1)
         parts.append(rows)
     rows = joined(parts)
-    with progress(None, "training"):
-        try:
-            trained = train(rows)
-        except InputError as problem:
-            raise InputError(f"{', '.join(map(str, paths))}: {problem}") from None
+    try:
+        trained = _trained(rows, tune, "training")
+    except InputError as problem:
+        raise InputError(f"{', '.join(map(str, paths))}: {problem}") from None
+    with progress(None, "early warning"):
         early = warning.fit(rows, trained.model["seed"])
     described = [_described(dataset, until_us) for dataset in opened]
     model = trained.model | {
         "warning": early.model if early else None,
         "datasets": described,
         "code": version("perprisk"),
-        "libraries": _libraries(),
+        "libraries": _libraries(*(("optuna",) if tune else ())),
     }
     exported = _exported(trained, early)
-    with progress(None, "judging on held-out time"):
-        judged = _held_out(rows)
+    judged = _held_out(rows, tune)
     card = model_card(model, judged.summary if judged else None, _judged_warning(judged))
     with atomic_dir(out, MANIFEST) as folder:
         model_version = fill_bundle(
@@ -107,11 +116,20 @@ def _described(dataset: Dataset, until_us: int | None) -> dict[str, Any]:
     }
 
 
-def _libraries() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+def _libraries(*more: str) -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in (*LIBRARIES, *more)}
 
 
-def _held_out(rows: Rows) -> Judged | None:
+def _trained(rows: Rows, tune: int, title: str) -> Trained:
+    """Train, with a bar that counts trials where parameters are tuned."""
+    if not tune:
+        with progress(None, title):
+            return train(rows)
+    with progress(tune * TUNED_HEADS, f"{title}, tuned") as bar:
+        return train(rows, tuning=Tuning(tune, bar.advance))
+
+
+def _held_out(rows: Rows, tune: int) -> Judged | None:
     """How a model of the first three quarters of the time does on the last; None where it is too short."""
     first, last = int(rows.time_us.min()), int(rows.time_us.max())
     cut_us = first + int((last - first) * (1.0 - HELD_OUT_SHARE)) // DAY_US * DAY_US
@@ -120,11 +138,12 @@ def _held_out(rows: Rows) -> Judged | None:
     if len(earlier.time_us) == 0 or len(later.time_us) == 0:
         return None
     try:
-        trained = train(earlier)
+        trained = _trained(earlier, tune, "training on earlier time")
     except InputError:
         return None
-    early = warning.fit(earlier, trained.model["seed"])
-    return judge_rows(passing_scorer(trained, early), later, draws=HELD_OUT_DRAWS)
+    with progress(None, "judging on held-out time"):
+        early = warning.fit(earlier, trained.model["seed"])
+        return judge_rows(passing_scorer(trained, early), later, draws=HELD_OUT_DRAWS)
 
 
 def _judged_warning(judged: Judged | None) -> dict[str, Any] | None:
@@ -159,6 +178,9 @@ def record(
         for fact in ("rows", "events", "accounts", "rounds"):
             if fact in head.facts:
                 metrics[f"{head.spec.name}_{fact}"] = float(head.facts[fact])
+        for fact in ("trials", "chosen", "gain", "gain_standard_error"):
+            if fact in head.facts.get("tuning", {}):
+                metrics[f"{head.spec.name}_tuning_{fact}"] = float(head.facts["tuning"][fact])
     for fact in ("rows", "threshold", "alarm_rate"):
         if bundle.model.get("warning"):
             metrics[f"warning_{fact}"] = float(bundle.model["warning"][fact])
@@ -174,6 +196,11 @@ def record(
         "seed": bundle.model["seed"],
         "catalogue_fingerprint": bundle.fingerprint,
     }
+    if "tuned_trials" in bundle.model:
+        parameters["tuned_trials"] = bundle.model["tuned_trials"]
+    for head in trained.heads:
+        if head.facts.get("tuning", {}).get("chosen"):
+            parameters[f"{head.spec.name}_parameters"] = json.dumps(head.facts["tuning"]["parameters"])
     tags = {"model_version": bundle.model_version, "dataset_digest": ",".join(d["digest"] for d in described)}
     with tempfile.TemporaryDirectory() as temporary:
         artifacts = Path(temporary)

@@ -19,6 +19,7 @@ from features import emit as figure
 from models import baselines
 from models.bundle import Bundle, fill_bundle
 from models.export import export_heads
+from models.grow import FEWEST_EVENTS
 from models.heads import HEADS, Outputs
 from models.labels import NEVER_US, NO_LABEL_END
 from models.rows import HORIZONS_US, Rows
@@ -26,7 +27,6 @@ from models.session import Session
 from models.train import (
     CUSHION_HAZARD,
     DEFAULT_SEVERITY,
-    FEWEST_EVENTS,
     LOSS_FEATURES,
     OF_CLOSING_COST,
     TREE_FEATURES,

@@ -151,15 +151,16 @@ def test_arguments_arrive_parsed(
         ),
         (
             "train d --out m",
-            {"datasets": [Path("d")], "out": Path("m"), "until_us": None, "tracking_uri": None},
+            {"datasets": [Path("d")], "out": Path("m"), "until_us": None, "tracking_uri": None, "tune": 0},
         ),
         (
-            "train d e --out m --until 2023-01-15T02:00:00+02:00 --tracking-uri sqlite:///x.db",
+            "train d e --out m --until 2023-01-15T02:00:00+02:00 --tracking-uri sqlite:///x.db --tune 30",
             {
                 "datasets": [Path("d"), Path("e")],
                 "out": Path("m"),
                 "until_us": DAY,
                 "tracking_uri": "sqlite:///x.db",
+                "tune": 30,
             },
         ),
         (
@@ -261,6 +262,8 @@ EVALUATE = "evaluate d --model m --out o"
         ("train --out m", "DATASET"),
         ("train d", "--out"),
         ("train d --out m --until soon", "--until: 'soon' is not an ISO 8601 time"),
+        ("train d --out m --tune -1", "--tune: '-1' is not a whole number from 0 to 1000"),
+        ("train d --out m --tune many", "--tune: 'many' is not a whole number"),
         ("train d --out none/there", "none/there: the folder"),
         (EVALUATE, "--from"),
         (f"{EVALUATE} --from 2023-01-01", "--to"),
