@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ PRIOR_ALONE = "prior alone"
 NO_PRIOR = "no prior"
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,46 +89,51 @@ def variants(columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+class Made(NamedTuple):
+    """A row of a table: what a model says of the judged rows, its number of trees, what it stands beside."""
+
+    chance: Floats
+    trees: int
+    against: str
+
+
 def ablation(window: Window, columns: Sequence[str], draws: int, seed: int = 0) -> dict[str, Any]:
     """Every row of one window's table; raises InputError where nothing was liquidated in it."""
-    has_label, happened = targets(window.judged)[TARGET]
-    chosen = has_label & window.on_grid[TARGET]
-    if not happened[chosen].any():
-        raise InputError(
-            f"no liquidation between {format_time(window.cut_us)} and {format_time(window.end_us)}"
-        )
-    chances: dict[str, Floats] = {}
-    trees: dict[str, int] = {}
-    against: dict[str, str] = {}
+    outcomes(window)
+    made: dict[str, Made] = {}
     for name, of in variants(columns).items():
         trained = train(window.training, tree_features=of)
-        chances[name], trees[name], against[name] = scored(trained, window.judged), rounds(trained), FULL
-    prior = without_trees(window.training)
-    chances[PRIOR_ALONE], trees[PRIOR_ALONE], against[PRIOR_ALONE] = scored(prior, window.judged), 0, FULL
+        made[name] = Made(scored(trained, window.judged), rounds(trained), FULL)
+    made[PRIOR_ALONE] = Made(scored(without_trees(window.training), window.judged), 0, FULL)
     bare = window._replace(training=without_prior(window.training), judged=without_prior(window.judged))
     own = [column for column in columns if column not in catalog.PRIOR_HAZARDS]
     for variant, of in variants(own).items():
-        name = f"{NO_PRIOR}, {variant}"
         trained = train(bare.training, tree_features=of)
-        chances[name], trees[name] = scored(trained, bare.judged), rounds(trained)
-        against[name] = f"{NO_PRIOR}, {FULL}"
+        made[f"{NO_PRIOR}, {variant}"] = Made(
+            scored(trained, bare.judged), rounds(trained), f"{NO_PRIOR}, {FULL}"
+        )
+    return measured(window, made, draws, seed) | {"columns": len(columns)}
 
-    known = np.all([np.isfinite(chance) for chance in chances.values()], axis=0) & chosen
+
+def measured(window: Window, made: dict[str, Made], draws: int, seed: int = 0) -> dict[str, Any]:
+    """Figures of every model on the same rows, and paired differences to what it stands beside."""
+    chosen, happened = outcomes(window)
+    known = np.all([np.isfinite(one.chance) for one in made.values()], axis=0) & chosen
     account, time_us, came = window.judged.account[known], window.judged.time_us[known], happened[known]
-    ranked = {name: mt.Ranked.of(came, chance[known]) for name, chance in chances.items()}
-    drawn = {name: np.full((draws, len(mt.METRICS)), np.nan) for name in chances}
+    ranked = {name: mt.Ranked.of(came, one.chance[known]) for name, one in made.items()}
+    drawn = {name: np.full((draws, len(mt.METRICS)), np.nan) for name in made}
     for draw, weight in enumerate(mt.resamples(time_us, account, draws, seed)):
-        for name in chances:
+        for name in made:
             drawn[name][draw] = mt.measure(ranked[name], weight)
     rows = []
-    for name in chances:
-        values, full = mt.measure(ranked[name]), mt.measure(ranked[against[name]])
-        low, high = mt.interval(drawn[name] - drawn[against[name]])
+    for name, one in made.items():
+        values, full = mt.measure(ranked[name]), mt.measure(ranked[one.against])
+        low, high = mt.interval(drawn[name] - drawn[one.against])
         rows.append(
             {
                 "row": name,
-                "trees": trees[name],
-                "against": against[name],
+                "trees": one.trees,
+                "against": one.against,
                 **{
                     key: {
                         "value": number(values[mt.METRICS.index(key)]),
@@ -145,9 +151,19 @@ def ablation(window: Window, columns: Sequence[str], draws: int, seed: int = 0) 
         "rows": len(came),
         "events": int(came.sum()),
         "accounts": len(np.unique(account[came])),
-        "columns": len(columns),
         "table": rows,
     }
+
+
+def outcomes(window: Window) -> tuple[Flags, Flags]:
+    """Which rows are judged and what came of each; raises InputError where nothing was liquidated."""
+    has_label, happened = targets(window.judged)[TARGET]
+    chosen = has_label & window.on_grid[TARGET]
+    if not happened[chosen].any():
+        raise InputError(
+            f"no liquidation between {format_time(window.cut_us)} and {format_time(window.end_us)}"
+        )
+    return chosen, happened
 
 
 def scored(trained: Trained, rows: Rows) -> Floats:
