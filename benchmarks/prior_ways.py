@@ -100,8 +100,7 @@ def searched(tuning: dict[str, Any]) -> str:
                 lines.append([row, head, "none made: too few events", "", "", "no"])
                 continue
             best = ", ".join(
-                f"{name} {value}" if isinstance(value, int) else f"{name} {value:.2g}"
-                for name, value in found["parameters"].items()
+                f"{name} {float(f'{value:.2g}'):g}" for name, value in found["parameters"].items()
             )
             gain, error = f"{found['gain']:+.4f}", f"{found['gain_standard_error']:.4f}"
             lines.append([row, head, best, gain, error, "yes" if found["chosen"] else "no"])
