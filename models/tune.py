@@ -77,6 +77,7 @@ def binned(ground: Ground) -> Binned:
     parts: dict[int | None, lgb.Dataset] = {None: whole}
     for number, fold in enumerate(ground.folds):
         part = whole.subset(fold.training.tolist()).construct()
+        part.used_indices = None  # a list of Python's numbers, several times as large as the binned rows
         parts[number] = part.set_init_score(ground.levelled(fold.training))
     return Binned(**vars(ground), parts=parts)
 
