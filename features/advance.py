@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.account import quote_leg_usd
-from exchange.compiled import lean, prefetch
+from exchange.compiled import inlined, lean, prefetch
 from exchange.contracts import MAX_TIERS, tier_deduction_usd
 from exchange.units import DAY_S, SECOND_US
 from features.behaviour import note_fill, note_liquidation, note_transfer, remaining
@@ -92,7 +92,7 @@ FAR_AHEAD, NEAR_AHEAD = 16, 8
 """Rows before its turn at which an event's account, and then its positions, are asked for."""
 
 
-@lean
+@inlined
 def _read_ahead(state: State, events: EventBatch, row: int) -> None:
     """Ask for the records that fills to come will need; arrival in order of time means no order in memory."""
     ahead = row + FAR_AHEAD
@@ -125,7 +125,7 @@ def _still_open(state: State, folio: Portfolio, key: int, market: int) -> None:
                 position.opened = before.opened
 
 
-@lean
+@inlined
 def advance(
     state: State, kind: int, time_us: int, key: int, sub: int, value: npt.NDArray[np.float64]
 ) -> None:
@@ -136,18 +136,14 @@ def advance(
     state.clock[NOW] = max(state.clock[NOW], time_us)
     if kind == FILL:
         state.clock[FILLS_SEEN] = 1
-        _fill(state, key, sub, value[0], value[1], value[2], time_us)
-        state.account[key].changed = time_us
-        state.account[key].survived = math.inf
+        fill(state, key, sub, value[0], value[1], value[2], time_us)
         if value[3] == _LIQUIDATION_FILL:
             note_liquidation(state, key, time_us)
     elif kind == BAR:
         _bar(state, key, time_us, value)
     elif kind == TRANSFER:
         state.clock[TRANSFERS_SEEN] = 1
-        state.account[key].cash += value[0]
-        state.account[key].changed = time_us
-        note_transfer(state.account[key], value[0], time_us)
+        transfer(state, key, value[0], time_us)
     elif kind == FUNDING:
         market = state.market[key]
         market.funding_time = time_us
@@ -155,7 +151,7 @@ def advance(
         if not math.isnan(market.mark):  # nobody can hold what never had a mark
             market.funding_paid += market.mark * value[0]
     elif kind == SNAPSHOT:
-        _clear(state, key)
+        clear(state, key)
         account = state.account[key]
         account.cash = value[0]
         account.open_orders = value[4]
@@ -321,7 +317,7 @@ def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
 
 
 @lean
-def _clear(state: State, key: int) -> None:
+def clear(state: State, key: int) -> None:
     """Return all of an account's slots to the pools."""
     account = state.account[key]
     slot = account.first_position
@@ -342,7 +338,7 @@ def _clear(state: State, key: int) -> None:
     account.first_balance = -1
 
 
-@lean
+@inlined
 def _position_slot(state: State, key: int, market: int) -> int:
     """The account's slot for a market, made and linked in its place where there was none."""
     before = -1
@@ -371,7 +367,7 @@ def _position_slot(state: State, key: int, market: int) -> int:
     return made
 
 
-@lean
+@inlined
 def _drop_position(state: State, key: int, dropped: int) -> None:
     """Unlink a slot that holds nothing any more and return it to the pool."""
     slot = state.account[key].first_position
@@ -423,8 +419,16 @@ def _deposit_asset(state: State, key: int, asset: int, amount: float) -> None:
         state.account[key].cash -= amount * state.asset[asset].price
 
 
-@lean
-def _fill(
+@inlined
+def transfer(state: State, key: int, amount_usd: float, time_us: int) -> None:
+    """Money paid in or, negative, taken out."""
+    state.account[key].cash += amount_usd
+    state.account[key].changed = time_us
+    note_transfer(state.account[key], amount_usd, time_us)
+
+
+@inlined
+def fill(
     state: State, key: int, market: int, quantity: float, price: float, fee_usd: float, time_us: int
 ) -> None:
     """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open."""
@@ -449,9 +453,11 @@ def _fill(
     position.quantity = left
     if left == 0.0:
         _drop_position(state, key, slot)
+    state.account[key].changed = time_us
+    state.account[key].survived = math.inf
 
 
-@lean
+@inlined
 def settle(state: State, key: int, slot: int) -> None:
     """Take the funding that a position has paid since it was last touched out of cash and quote."""
     position = state.position[slot]

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from exchange.account import liquidation_price
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.units import HOUR_US
 
 CORRELATION = 0.75
@@ -51,7 +51,7 @@ def pool_sigma(own_squares: float, total: float) -> float:
     return math.sqrt(max((1.0 - CORRELATION) * own_squares + CORRELATION * total * total, 0.0))
 
 
-@lean
+@inlined
 def distance(market: np.void, quantity: float, buffer: float) -> float:
     """Adverse move of one mark alone, as a fraction, that uses up the buffer: 0 when it is used up.
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.units import DAY_S, HOUR_US, SECOND_US
 from features.state import (
     ADDED,
@@ -43,7 +43,7 @@ def remaining(elapsed_us: int, half_life_s: float) -> float:
     return math.exp(-math.log(2.0) * (elapsed_us / SECOND_US) / half_life_s)
 
 
-@lean
+@inlined
 def _fade(account: np.void, time_us: int) -> None:
     if account.faded >= 0:
         keep = remaining(time_us - account.faded, HABIT_HALF_LIFE_S)
@@ -52,7 +52,7 @@ def _fade(account: np.void, time_us: int) -> None:
     account.faded = time_us
 
 
-@lean
+@inlined
 def note_transfer(account: np.void, amount_usd: float, time_us: int) -> None:
     """Money paid in (a rescue where the last sweep saw the account near its end) or taken out."""
     _fade(account, time_us)
@@ -65,7 +65,7 @@ def note_transfer(account: np.void, amount_usd: float, time_us: int) -> None:
         account.survived = math.inf  # what it held out with is not there any more
 
 
-@lean
+@inlined
 def note_fill(
     account: np.void,
     held: float,

@@ -12,11 +12,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.units import BPS, DAY_S, HOUR_S, SECOND_US
 from features.arithmetic import FAR, effective_buffer, larger, over, pool_sigma
 from features.behaviour import HABIT_HALF_LIFE_S, outcome_ratio, remaining
-from features.portfolio import NEARNESS, OWN, TOTAL, gather, read_ahead, sum_exposures, sum_margin
+from features.exposure import NEARNESS, OWN, TOTAL, sum_exposures
+from features.portfolio import gather, read_ahead, sum_margin
 from features.positions import sum_positions, sum_pressure
 from features.pressure import side_of
 from features.state import (
@@ -85,7 +86,7 @@ SHORTFALL_975 = 2.3378027922014
 STRESS_MARKET, STRESS_SINGLE, STRESS_SIGMAS = 0.10, 0.20, 3.0
 
 
-@lean
+@inlined
 def emit(
     state: State, folio: Portfolio, features: npt.NDArray[np.float64], figures: npt.NDArray[np.float64]
 ) -> None:
@@ -101,7 +102,7 @@ def emit(
     _emit_seen(state, folio, features, figures)
 
 
-@lean
+@inlined
 def _emit_seen(
     state: State, folio: Portfolio, features: npt.NDArray[np.float64], figures: npt.NDArray[np.float64]
 ) -> None:
@@ -151,7 +152,7 @@ def _log10(value: float, floor: float) -> float:
     return math.nan if math.isnan(value) else math.log10(max(value, floor))
 
 
-@lean
+@inlined
 def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -177,7 +178,7 @@ def _leverage(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     out[35] = sums.basis_against / gross
 
 
-@lean
+@inlined
 def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -225,7 +226,7 @@ def _volatility(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) ->
     out[89] = logit(mixed_first_passage(left)) if not math.isnan(left) else math.nan
 
 
-@lean
+@inlined
 def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     gross = sums.gross
@@ -255,7 +256,7 @@ def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     out[64] = sums.past_ignition / gross
 
 
-@lean
+@inlined
 def _behaviour(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     facts = folio.facts[0]
@@ -300,7 +301,7 @@ def _change(equity: float, usual: float) -> float:
     return min(max(math.log(max(equity, 0.01) / max(usual, 0.01)), -10.0), 10.0)
 
 
-@lean
+@inlined
 def _venue(state: State, folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     sums = folio.sums[0]
     facts = folio.facts[0]

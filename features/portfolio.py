@@ -6,8 +6,6 @@ An isolated account is as many margin pools as it has positions; what says how c
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,32 +16,20 @@ from exchange.account import (
     notional_usd,
     unrealised_usd,
 )
-from exchange.compiled import lean, prefetch
+from exchange.compiled import inlined, lean, prefetch
 from exchange.contracts import tiered_margin_usd
-from exchange.units import DAY_S
-from features.arithmetic import FAR, distance, effective_buffer, over, pool_sigma, worse
-from features.exposure import balance_worth_usd, is_hedging, netted_usd, stands_for
+from features.arithmetic import FAR, distance, over, worse
 from features.state import (
     BALANCES,
     CASH,
-    ESTIMATORS,
     FREE_POSITION,
     INITIAL_IN_FORCE,
     ISOLATED,
     MAINTENANCE_IN_FORCE,
-    NOW,
     POSITIONS,
-    SIGMA_6H,
-    SIGMA_MEAN,
-    SIGMA_PRIOR,
     Portfolio,
     State,
 )
-
-OWN, TOTAL, NEARNESS = 0, 1, 2
-"""Rows of `Portfolio.work`: sums of squared and of plain exposures, buffer over sigma."""
-
-_DAY = math.sqrt(DAY_S)
 
 
 @lean
@@ -72,7 +58,7 @@ READ_AHEAD = 12
 """Accounts whose positions are asked for before their turn: a list through memory takes a wait a step."""
 
 
-@lean
+@inlined
 def read_ahead(state: State, key: int) -> None:
     """Ask for the positions of the accounts that come after `key`, one step further for each that is nearer.
 
@@ -91,7 +77,7 @@ def read_ahead(state: State, key: int) -> None:
             prefetch(state.position, slot)
 
 
-@lean
+@inlined
 def gather(state: State, key: int, out: Portfolio) -> int:
     """Copy an account into `out`, funding settled; the number of open positions (quantity not 0)."""
     account = state.account[key]
@@ -132,20 +118,37 @@ def gather(state: State, key: int, out: Portfolio) -> int:
     return opened
 
 
-@lean
+@inlined
 def sum_margin(state: State, folio: Portfolio) -> None:
     """Equity, collateral and margin, and how far each position is from its liquidation price."""
+    sum_pools(state, folio)
+    sums = folio.sums[0]
+    sums.worst_distance = FAR
+    for i in range(folio.count[POSITIONS]):
+        position = folio.position[i]
+        if position.quantity != 0.0:
+            folio.away[i] = distance(state.market[position.market], position.quantity, behind(folio, i))
+            sums.worst_distance = worse(sums.worst_distance, folio.away[i])
+
+
+@inlined
+def behind(folio: Portfolio, place: int) -> float:
+    """Collateral above maintenance in the pool of the position at `place`, once `sum_pools` has been here."""
+    sums = folio.sums[0]
+    return folio.away[place] if folio.count[ISOLATED] != 0 else sums.collateral - sums.needed
+
+
+@inlined
+def sum_pools(state: State, folio: Portfolio) -> None:
+    """Equity, collateral and margin; `folio.away` then holds the buffer of every isolated position."""
     sums = folio.sums[0]
     isolated = folio.count[ISOLATED] != 0
-    sums.gross = 0.0
-    sums.net = 0.0
-    sums.maintenance = 0.0
-    sums.closing_fees = 0.0
-    sums.equity = 0.0
-    sums.haircut = 0.0
-    sums.pledged = 0.0
-    sums.worst_ratio = FAR
-    sums.worst_distance = FAR
+    gross = 0.0
+    net = 0.0
+    maintenance = 0.0
+    closing_fees = 0.0
+    equity = 0.0
+    worst_ratio = FAR
     for i in range(folio.count[POSITIONS]):
         position = folio.position[i]
         if position.quantity == 0.0:
@@ -156,133 +159,38 @@ def sum_margin(state: State, folio: Portfolio) -> None:
         needed = tiered_margin_usd(
             notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
         )
-        sums.gross += size
-        sums.net += notional
-        sums.maintenance += needed
-        sums.closing_fees += size * market.liquidation_fee_rate
+        gross += size
+        net += notional
+        maintenance += needed
+        closing_fees += size * market.liquidation_fee_rate
         if isolated:
             pool = position.isolated_collateral + unrealised_usd(
                 position.quantity, market.mark, position.quote
             )
-            sums.equity += pool
-            sums.worst_ratio = worse(sums.worst_ratio, over(pool, needed))
-            folio.away[i] = distance(market, position.quantity, pool - needed)
-            sums.worst_distance = worse(sums.worst_distance, folio.away[i])
-    sums.needed = sums.maintenance
-    if isolated:  # free balances stand behind no position
-        sums.collateral = sums.equity
-        return
-
-    sums.equity = folio.account[CASH] + sums.net
-    for i in range(folio.count[BALANCES]):
-        balance = folio.balance[i]
-        asset = state.asset[balance.asset]
-        worth = asset_value_usd(balance.amount, asset.price)
-        sums.equity += worth
-        sums.pledged += abs(worth)
-        sums.haircut += haircut_usd(balance.amount, asset.price, asset.collateral_weight)
-        sums.needed += liability_margin_usd(balance.amount, asset.price, asset.liability_weight)
-    sums.collateral = sums.equity - sums.haircut
-    buffer = sums.collateral - sums.needed
-    sums.worst_ratio = over(sums.collateral, sums.needed)
-    for i in range(folio.count[POSITIONS]):
-        position = folio.position[i]
-        if position.quantity != 0.0:
-            folio.away[i] = distance(state.market[position.market], position.quantity, buffer)
-            sums.worst_distance = worse(sums.worst_distance, folio.away[i])
-
-
-@lean
-def sum_exposures(state: State, folio: Portfolio) -> None:
-    """Exposures under every estimator, and how near the worst pool is to its end; after `sum_margin`."""
-    sums = folio.sums[0]
-    own = folio.work[OWN]
-    total = folio.work[TOTAL]
-    nearness = folio.work[NEARNESS]
-    for e in range(ESTIMATORS):
-        own[e] = 0.0
-        total[e] = 0.0
-    sums.absolute = 0.0
-    sums.volatile = 0.0
-    sums.moving = sums.net
-    sums.price_time = state.clock[NOW]
-    if folio.count[ISOLATED] != 0:
-        _expose_isolated(state, folio)
-        return
-    for i in range(folio.count[POSITIONS]):
-        position = folio.position[i]
-        if position.quantity == 0.0:
-            continue
-        market = state.market[position.market]
-        notional = notional_usd(position.quantity, market.mark)
-        sums.absolute += abs(notional) * market.sigma[SIGMA_6H]
-        exposure = notional * market.sigma[SIGMA_MEAN]  # the baseline's: position by position
-        own[SIGMA_MEAN] += exposure * exposure
-        total[SIGMA_MEAN] += exposure
-        if stands_for(state, folio, i):
-            _expose(own, total, netted_usd(state, folio, i), market.sigma)
-    for i in range(folio.count[BALANCES]):
-        balance = folio.balance[i]
-        asset = state.asset[balance.asset]
-        if balance.amount == 0.0 or (asset.price_time < 0 and not math.isnan(asset.price)):
-            continue  # a dollar that never had a price does not move
-        worth = balance_worth_usd(balance, asset)
-        sums.volatile += abs(worth)
-        sums.moving += worth
-        sums.price_time = min(sums.price_time, float(asset.price_time))
-        sums.absolute += abs(worth) * asset.sigma[SIGMA_6H]
-        exposure = worth * asset.sigma[SIGMA_MEAN]
-        own[SIGMA_MEAN] += exposure * exposure
-        total[SIGMA_MEAN] += exposure
-        if not is_hedging(state, folio, asset.underlying):  # else counted with the position it hedges
-            _expose(own, total, worth, asset.sigma)
-    buffer = sums.collateral - sums.needed
-    for e in range(ESTIMATORS):
-        nearness[e] = over(buffer, pool_sigma(own[e], total[e]) * _DAY)
-    sigma = pool_sigma(own[SIGMA_PRIOR], total[SIGMA_PRIOR]) * _DAY
-    sums.worst_effective = over(effective_buffer(buffer, folio.facts[0].survived), sigma)
-    sums.worst_bankruptcy = over(sums.equity - sums.closing_fees, sigma)
-
-
-@lean
-def _expose(
-    own: npt.NDArray[np.float64],
-    total: npt.NDArray[np.float64],
-    dollars: float,
-    sigma: npt.NDArray[np.float64],
-) -> None:
-    """Count an underlying under every estimator but the baseline's."""
-    for e in range(ESTIMATORS):
-        if e != SIGMA_MEAN:
-            exposure = dollars * sigma[e]
-            own[e] += exposure * exposure
-            total[e] += exposure
-
-
-@lean
-def _expose_isolated(state: State, folio: Portfolio) -> None:
-    """The same where every position is a pool of its own."""
-    sums = folio.sums[0]
-    sums.worst_bankruptcy = FAR
-    folio.work[NEARNESS] = FAR
-    for i in range(folio.count[POSITIONS]):
-        position = folio.position[i]
-        if position.quantity == 0.0:
-            continue
-        market = state.market[position.market]
-        notional = notional_usd(position.quantity, market.mark)
-        size = abs(notional)
-        needed = tiered_margin_usd(
-            notional, market.tier_floor, market.maintenance_rate, market.maintenance_deduction
-        )
-        pool = position.isolated_collateral + unrealised_usd(position.quantity, market.mark, position.quote)
-        sums.absolute += size * market.sigma[SIGMA_6H]
-        for e in range(ESTIMATORS):
-            exposure = notional * market.sigma[e]
-            folio.work[OWN, e] += exposure * exposure
-            folio.work[TOTAL, e] += exposure
-            near = over(pool - needed, abs(exposure) * _DAY)
-            folio.work[NEARNESS, e] = worse(folio.work[NEARNESS, e], near)
-        left = over(pool - size * market.liquidation_fee_rate, size * market.sigma[SIGMA_PRIOR] * _DAY)
-        sums.worst_bankruptcy = worse(sums.worst_bankruptcy, left)
-    sums.worst_effective = folio.work[NEARNESS, SIGMA_PRIOR]
+            equity += pool
+            worst_ratio = worse(worst_ratio, over(pool, needed))
+            folio.away[i] = pool - needed
+    haircut = 0.0
+    pledged = 0.0
+    needed = maintenance
+    if not isolated:  # free balances stand behind no isolated position
+        equity = folio.account[CASH] + net
+        for i in range(folio.count[BALANCES]):
+            balance = folio.balance[i]
+            asset = state.asset[balance.asset]
+            worth = asset_value_usd(balance.amount, asset.price)
+            equity += worth
+            pledged += abs(worth)
+            haircut += haircut_usd(balance.amount, asset.price, asset.collateral_weight)
+            needed += liability_margin_usd(balance.amount, asset.price, asset.liability_weight)
+        worst_ratio = over(equity - haircut, needed)
+    sums.gross = gross
+    sums.net = net
+    sums.maintenance = maintenance
+    sums.closing_fees = closing_fees
+    sums.equity = equity
+    sums.haircut = haircut
+    sums.pledged = pledged
+    sums.needed = needed
+    sums.collateral = equity - haircut
+    sums.worst_ratio = worst_ratio

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from exchange.account import notional_usd, unrealised_usd
-from exchange.compiled import lean
+from exchange.compiled import inlined
 from exchange.contracts import tiered_margin_usd
 from exchange.units import BPS, SECOND_US
 from features.arithmetic import larger, over, worse
@@ -16,7 +16,7 @@ from features.pressure import REACH, ahead_of, log_distance, side_of
 from features.state import NOW, POSITIONS, Portfolio, State
 
 
-@lean
+@inlined
 def sum_positions(state: State, folio: Portfolio) -> int:
     """Fill the sums over positions, their markets having been looked at; the number of open ones."""
     sums = folio.sums[0]
@@ -72,7 +72,7 @@ def sum_positions(state: State, folio: Portfolio) -> int:
     return opened
 
 
-@lean
+@inlined
 def _no_book_yet(sums: np.void) -> None:
     sums.slippage = 0.0
     sums.slippage_quarter = 0.0
@@ -86,7 +86,7 @@ def _no_book_yet(sums: np.void) -> None:
     sums.over_depth_2pct = 0.0
 
 
-@lean
+@inlined
 def _meet_book(market: np.void, view: np.void, side: int, size: float, sums: np.void) -> None:
     """What closing a position would meet: a long is closed by selling into the bids."""
     levels = view.levels
@@ -103,7 +103,7 @@ def _meet_book(market: np.void, view: np.void, side: int, size: float, sums: np.
     sums.spread_change += size * view.spread_change
 
 
-@lean
+@inlined
 def sum_pressure(state: State, folio: Portfolio) -> None:
     """What the venue's other accounts would do to each position's market."""
     sums = folio.sums[0]

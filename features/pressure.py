@@ -42,6 +42,19 @@ def log_distance(fraction: float, side: int) -> float:
 
 
 @lean
+def is_beyond(market: np.void, size_usd: float, buffer_usd: float) -> bool:
+    """Whether a buffer is so large that no move within the curve can use it up; False where that is open.
+
+    A move takes from the buffer at most its share of the notional, and of a short the margin on as much. A
+    tenth is left for rounding.
+    """
+    rate = 0.0
+    for tier in range(market.tier_count):
+        rate = max(rate, market.maintenance_rate[tier])
+    return buffer_usd > 1.1 * REACHED[1] * (1.0 + rate) * size_usd
+
+
+@lean
 def note(market: np.void, side: int, fraction: float, notional_usd: float) -> None:
     """Count a position that is closed by force by an adverse move of that fraction of the swept mark.
 

@@ -13,11 +13,13 @@ import math
 import numpy as np
 
 from exchange.account import notional_usd
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.units import DAY_S, DAY_US, HOUR_US, MINUTE_US
+from features.arithmetic import distance
 from features.behaviour import fade_outcomes, remaining
-from features.portfolio import NEARNESS, gather, read_ahead, sum_exposures, sum_margin
-from features.pressure import finish, note, side_of
+from features.exposure import NEARNESS, sum_prior
+from features.portfolio import behind, gather, read_ahead, sum_pools
+from features.pressure import finish, is_beyond, note, side_of
 from features.state import (
     EXPECTED_AT,
     EXPECTED_HOURS,
@@ -46,7 +48,7 @@ FORECAST_BOUND = 1.5
 """The forecast's total is believed within this many logs of the prior's."""
 
 
-@lean
+@inlined
 def sweep_when_due(state: State, folio: Portfolio, time_us: int) -> None:
     """Sweep once if an event at `time_us` is the first at or after a quarter of an hour."""
     due_us = state.clock[NEXT_SWEEP]
@@ -77,14 +79,14 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
     ahead = 0.0
     for key in range(len(state.account)):
         read_ahead(state, key)
-        state.account[key].swept_ratio = math.nan
         if state.account[key].first_position < 0 or not _look(
             state, folio, key, now_us, keep_lowest, keep_usual
         ):
+            state.account[key].swept_ratio = math.nan
             continue
         if not hourly:
             continue
-        sum_exposures(state, folio)
+        sum_prior(state, folio)
         near = folio.work[NEARNESS]
         if near[SIGMA_SLOW] > 0.0 and near[SIGMA_AHEAD_24H] > 0.0:
             known += 1.0
@@ -107,14 +109,14 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
         state.clock[EXPECTED_AT] = now_us
 
 
-@lean
+@inlined
 def _look(
     state: State, folio: Portfolio, key: int, now_us: int, keep_lowest: float, keep_usual: float
 ) -> bool:
     """Look at one account, leaving it in `folio`; whether it has positions and all of it is known."""
     if gather(state, key, folio) == 0:
         return False
-    sum_margin(state, folio)
+    sum_pools(state, folio)
     sums = folio.sums[0]
     account = state.account[key]
     buffer = sums.collateral - sums.needed
@@ -123,9 +125,13 @@ def _look(
         if position.quantity == 0.0:
             continue
         market = state.market[position.market]
-        if not math.isnan(folio.away[i]):
-            side = side_of(position.quantity)
-            note(market, side, folio.away[i], abs(notional_usd(position.quantity, market.mark)))
+        size = abs(notional_usd(position.quantity, market.mark))
+        left = behind(folio, i)
+        if is_beyond(market, size, left):  # as for most: their prices of liquidation need not be found
+            continue
+        away = distance(market, position.quantity, left)
+        if not math.isnan(away):
+            note(market, side_of(position.quantity), away, size)
     if account.owner >= 0:  # what is not known of one account is not known of its owner
         owner = state.owner[account.owner]
         owner.collateral += sums.collateral
@@ -137,7 +143,7 @@ def _look(
     return True
 
 
-@lean
+@inlined
 def _remember(
     account: np.void,
     now_us: int,
