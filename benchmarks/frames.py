@@ -15,7 +15,7 @@ import polars as pl
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-FEE, LOT, DEPOSIT_USD, FAR = 0.0005, 0.1, 20_000.0, 1_000.0
+LOT, DEPOSIT_USD, FAR = 0.1, 20_000.0, 1_000.0
 TIER_USD, MAINTENANCE = 100_000.0, (0.025, 0.05)
 HALF_LIFE_S = 3 * 86_400.0
 FILL_COLUMNS = ("account", "market", "quantity", "price")
@@ -49,7 +49,7 @@ def in_pandas(frame: pd.DataFrame, times_us: Integers, marks: Floats) -> pd.Data
     traded = frame["quantity"].abs() * frame["price"]
     weight = np.exp2((frame["time_us"] - times_us[0]) / 1e6 / HALF_LIFE_S)
     frame = frame.assign(
-        cash=-frame["quantity"] * frame["price"] - FEE * traded,
+        cash=-frame["quantity"] * frame["price"] - frame["fee_usd"],
         traded=weight * traded,
         fills=weight,
         entry=entries(*(frame[name].tolist() for name in FILL_COLUMNS)),
@@ -146,7 +146,7 @@ def in_polars(frame: pl.DataFrame, times_us: Integers, marks: Floats) -> pl.Data
         )
     )
     paid = frame.group_by("account", "step").agg(
-        cash=(-pl.col("quantity") * pl.col("price") - FEE * pl.col("traded")).sum(),
+        cash=(-pl.col("quantity") * pl.col("price") - pl.col("fee_usd")).sum(),
         traded=(pl.col("weight") * pl.col("traded")).sum(),
         fills=pl.col("weight").sum(),
     )
