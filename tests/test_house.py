@@ -131,7 +131,9 @@ def test_compiled_code_goes_through_the_one_decorator() -> None:
     by_hand = [
         place for place in found(r"^\s*(import|from) numba\b", ".py") if "exchange/compiled.py" not in place
     ]
-    fail_if(by_hand, "Use `compiled`, `lean` or `inlined` of exchange.compiled, whose cache knows every source:")
+    fail_if(
+        by_hand, "Use `compiled`, `lean` or `inlined` of exchange.compiled, whose cache knows every source:"
+    )
     outside = [
         place
         for place in found(r"^@(compiled|lean|inlined)\b", ".py")
