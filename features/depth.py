@@ -7,13 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import lean
+from exchange.compiled import inlined
 
 MAX_LEVELS = 16
 """Distances kept for a market; a deeper book keeps the nearest."""
 
 
-@lean
+@inlined
 def depth_within_usd(
     bps: float, distance_bps: npt.NDArray[np.float64], depth_usd: npt.NDArray[np.float64], levels: int
 ) -> float:
@@ -35,7 +35,7 @@ def depth_within_usd(
     return previous_depth
 
 
-@lean
+@inlined
 def slippage_bps(
     notional_usd: float,
     distance_bps: npt.NDArray[np.float64],
