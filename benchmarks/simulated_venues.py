@@ -2,12 +2,12 @@
 
     python -m benchmarks.simulated_venues [--klines FOLDER] [--accounts N] [--ablate] [--json FILE]
 
-Models are trained on a default venue and on two calm ones, and judged on venues of other seeds and mixes: a
-default one, a crash, one like 10 October 2025, and with --klines (data.binance.vision's one-minute files of
-February 2024) a replay of 28 February 2024. Prints, beside both baselines, ranking and level of liquidation
-within 24 h, the lift of average precision over the better baseline with its interval (whole days and
-accounts resampled), negative equity and severity against a constant and a structural estimate. `--ablate`
-leaves out one family of features at a time.
+Models are trained on a default venue, a calm one, a crash and a shock like 10 October 2025, and judged on
+venues of other seeds and mixes: a default one, a crash, a shock like 10 October 2025, and with --klines
+(data.binance.vision's one-minute files of February 2024) a replay of 28 February 2024. Prints, beside both
+baselines, ranking and level of liquidation within 24 h, the lift of average precision over the better baseline
+with its interval (whole days and accounts resampled), negative equity and severity against a constant and a
+structural estimate. `--ablate` leaves out one family of features at a time.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ TRAINING = (
     Made("default", "default", 101, 30.0),
     Made("calm, more carry", "calm", 102, 20.0, ("carry=0.15", "retail=0.45")),
     Made("crash, more momentum", "crash", 103, 20.0, ("momentum=0.25",)),
+    Made("like 10 October 2025, more whales", "october-2025", 104, 12.0, ("whale=0.02",)),
 )
 JUDGED = (
     Made("default", "default", 201, 24.0),

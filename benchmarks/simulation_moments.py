@@ -4,7 +4,8 @@
 
 Runs the default population on the default scenario (one crash), on the calm one, and on a shock like that of
 10 October 2025. A moment is near its fact when its mean over seeds is within 25% of it; where the fact is a
-range, of the end of the range that is next to it.
+range, of the end of the range that is next to it. Moments of prices are medians over seeds, as their facts
+are medians over months. A calm day's forced closing is that of the median day.
 
 Leverage, equity and liquidations are of traders only: makers and the backstop are left out. Forced orders are
 liquidation fills of one account in one market at one price in one second; their sizes and clustering are of
@@ -86,12 +87,12 @@ def _crash_day(run: Record) -> float:
 
 
 def _between_days(run: Record) -> float:
-    """Days that do not touch the crash's."""
+    """The median of days that do not touch the crash's: what a day usually is, whoever large fails once."""
     days = mo.forced_share_by_day(run)
     if run.shock_us >= 0:
         hit = int((run.shock_us - run.start_us) // DAY_US)
         days = np.delete(days, slice(hit, hit + 2))
-    return float(days.mean()) if len(days) else math.nan
+    return float(np.median(days)) if len(days) else math.nan
 
 
 def _of_orders(measure: Callable[[mo.Orders], float]) -> Callable[[Record], float]:
@@ -291,7 +292,9 @@ def main() -> int:
         moment = MOMENTS[name]
         values = np.array([each[name] for each in found if name in each])
         some = values[np.isfinite(values)]
-        mean, spread = (float(some.mean()), float(some.std())) if len(some) else (math.nan, math.nan)
+        # what is known of prices are medians over months, of all else means
+        centre = np.median if moment.source == KLINES else np.mean
+        mean, spread = (float(centre(some)), float(some.std())) if len(some) else (math.nan, math.nan)
         ratio = distance(moment, mean)
         is_known = math.isfinite(moment.low)
         inside = is_known and abs(ratio - 1.0) <= NEAR

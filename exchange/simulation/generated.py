@@ -48,7 +48,7 @@ class Scenario(NamedTuple):
     """Of a market with beta 1; the log fall goes with beta."""
     most_fall: float
     small_coin_fall: float
-    """Further log fall of a coin of 2.4% own volatility a day; goes with its power `SMALL_COIN_POWER`."""
+    """Further log fall of a coin of 2.1% own volatility a day; goes with its power `SMALL_COIN_POWER`."""
     deepest_fall: float
     """No market falls further outside."""
     least_fall_minutes: int
@@ -117,7 +117,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
 }
 
-FACTOR_VOLATILITY = 0.022
+FACTOR_VOLATILITY = 0.0275
 """Of the shared factor in a day, fraction."""
 
 
@@ -192,7 +192,7 @@ STRESS_HALF_LIFE = 120.0
 """Minutes: two hours after the low of a crash the moves are about twice as large as on the day before."""
 MOST_SHOCK = 50.0
 """Of an hour's squared return over calm variance, as the slow variance hears of it."""
-SMALL_COIN_VOLATILITY, SMALL_COIN_POWER = 0.024, 3.5
+SMALL_COIN_VOLATILITY, SMALL_COIN_POWER = 0.021, 3.5
 MINUTES_APART = 0.2
 """Share of a market's fall that comes in minutes of its own choice."""
 RECOVERY_BURSTS = 20.0

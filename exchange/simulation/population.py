@@ -1,8 +1,9 @@
 """Who trades on a simulated venue: kinds of traders with their own habits, mixed by share.
 
 Wealth and leverage follow a whole population of a real venue (Drift: equity 10% $9, median $154, 90% $6.6k,
-99% $78k; leverage median 3.0, 75% 5.5, 90% 8.5, 99% 13.7). No habit says who will default; that follows from
-leverage, prices and the arithmetic.
+99% $78k; leverage median 3.0, 75% 5.5, 90% 8.5, 99% 13.7). A few institutions with little leverage hold
+most of the open interest and are hardly ever closed by force, as on large venues. No habit says
+who will default; that follows from leverage, prices and the arithmetic.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from exchange.simulation.state import (
     BACKSTOP,
     CARRY,
     HEDGER,
+    INSTITUTION,
     KIND_NAMES,
     LINKED,
     MAKER,
@@ -50,25 +52,31 @@ class Habits(NamedTuple):
     """Share of the careful who answer a margin call with a deposit, with a chance of their own."""
     stubborn: float
     """Chance that a loser is added to rather than cut, when it is acted on."""
+    care: float = 1.0
+    """Over that of others of the same wealth."""
+    spread: float = 1.0
+    """Of log wealth and log leverage, over that of the whole population."""
 
 
 MIX: dict[int, Habits] = {
-    RETAIL: Habits(0.551, 6.5, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25),
-    MOMENTUM: Habits(0.14, 5.5, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1),
-    REVERSAL: Habits(0.08, 4.8, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4),
-    CARRY: Habits(0.05, 2.5, 5.0, 0.4, 0.0, 0.0, 1.0, 0.0),
-    HEDGER: Habits(0.05, 2.2, 5.0, 0.15, 0.04, 0.0, 0.9, 0.5),
-    WHALE: Habits(0.004, 3.6, 40.0, 0.3, 0.65, 0.1, 0.6, 0.6),
-    LINKED: Habits(0.125, 6.6, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25),
+    RETAIL: Habits(0.548, 6.5, 1.0, 0.35, 0.62, 0.05, 0.5, 0.25, care=0.54),
+    MOMENTUM: Habits(0.14, 5.5, 1.5, 0.6, 0.52, 0.45, 0.3, 0.1, care=0.54),
+    REVERSAL: Habits(0.08, 4.8, 1.5, 0.6, 0.50, -0.45, 0.4, 0.4, care=0.54),
+    CARRY: Habits(0.05, 2.5, 16.0, 0.4, 0.0, 0.0, 1.0, 0.0, care=0.72, spread=0.7),
+    HEDGER: Habits(0.05, 2.2, 16.0, 0.15, 0.04, 0.0, 0.9, 0.5, care=0.72, spread=0.7),
+    WHALE: Habits(0.009, 7.0, 40.0, 0.3, 0.65, 0.1, 0.6, 0.6, care=0.27),
+    LINKED: Habits(0.125, 6.6, 1.0, 0.35, 0.58, 0.1, 0.4, 0.25, care=0.54),
+    INSTITUTION: Habits(0.0022, 14.0, 60_000.0, 0.07, 0.8, 0.0, 1.0, 0.3, spread=0.35),
 }
-"""Kinds and what they do. Shares and medians fitted to the quantiles above; the rest swept."""
+"""What kinds do. Shares and medians fitted to the quantiles above, care to accounts liquidated within
+a day by margin ratio, institutions to forced closing over open interest; the rest swept."""
 
-WEALTH_MEDIAN_USD = 94.0
-WEALTH_BELOW, WEALTH_ABOVE = 2.35, 2.5
+WEALTH_MEDIAN_USD = 93.0
+WEALTH_BELOW, WEALTH_ABOVE = 2.35, 2.4
 """Spread of log wealth under and over the median: the upper tail is the heavier (index about 1)."""
-LEAST_WEALTH_USD, MOST_WEALTH_USD = 5.0, 5e6
+LEAST_WEALTH_USD, MOST_WEALTH_USD = 5.0, 4e7
 LEVERAGE_SPREAD = 0.9
-LEVERAGE_BY_WEALTH = 0.1
+LEVERAGE_BY_WEALTH = 0.103
 """Leverage falls with this power of 1 + wealth / `CARE_FROM_USD`; fitted."""
 LEAST_LEVERAGE, MOST_LEVERAGE = 0.3, 25.0
 DEALS_SPREAD = 1.0
@@ -77,18 +85,20 @@ PRESENT_SHARE = 0.65
 """Of the accounts that exist when the run starts; the others arrive during it."""
 PLEDGE_SHARE = 0.15
 """Of the cross accounts that also pledge another asset than dollars."""
-STOP_SHARE, MOST_STOPS = 0.05, 0.8
+STOP_SHARE, MOST_STOPS = 0.02, 0.8
 """Of traders who leave a stop order near forced closing: grows with care, up to the most; fitted."""
-CARE_FROM_USD, CARE_BY_WEALTH, CARE_SPREAD = 5_000.0, 0.7, 1.5
-"""Care is (1 + wealth / from) to this power times a log-normal draw: large accounts mostly act before they
-are closed by force, small ones do not, and some large ones do not either; fitted."""
-ALERT_BY_CARE, LEAST_ALERT, MOST_ALERT = 4.0, 0.02, 3_000.0
+CARE_FROM_USD, CARE_BY_WEALTH, CARE_SPREAD = 2_000.0, 0.58, 1.05
+"""Care is (1 + wealth / from) to this power times a log-normal draw: times that of the kind. Large
+accounts mostly act before they are closed by force, small ones do not, some large ones neither; fitted."""
+ALERT_BY_CARE, LEAST_ALERT, MOST_ALERT = 1.15, 0.02, 3_000.0
 """Looks out of fear grow with this power of care; fitted to open interest that falls in a crash without being
 forced to."""
 RESCUE_SHARE = 0.3
 """Of a kind's rescuers among those of care one; fitted."""
 GROUP = 8
 """Accounts of one owner among the linked, on average."""
+LARGEST_USD = 5e6
+"""More than this is not counted on from one account when a new venue's books are scaled."""
 MAKERS_PER_ACCOUNT = 1 / 250
 LEAST_MAKERS, MOST_MAKERS = 4, 40
 
@@ -107,8 +117,8 @@ def makers_for(accounts: int) -> int:
     return min(max(LEAST_MAKERS, round(accounts * MAKERS_PER_ACCOUNT)), MOST_MAKERS)
 
 
-def _wealth(rng: np.random.Generator, count: int) -> Floats:
-    drawn = rng.standard_normal(count)
+def _wealth(rng: np.random.Generator, spreads: Floats) -> Floats:
+    drawn = rng.standard_normal(len(spreads)) * spreads
     spread = np.where(drawn > 0.0, WEALTH_ABOVE, WEALTH_BELOW)
     return np.asarray(WEALTH_MEDIAN_USD * np.exp(drawn * spread))
 
@@ -132,15 +142,17 @@ def population(
     total = accounts + makers + 1
     out = np.zeros(total, ACCOUNT_ROW)
     trader = slice(0, accounts)
-    kinds = rng.choice(list(mix), accounts, p=shares / shares.sum())
-    kinds = kinds[np.argsort(rng.random(accounts))]
+    # as many of each kind as its share says, to within one: the few largest hold much of the open interest
+    rank = (np.arange(accounts) + rng.random()) / accounts * shares.sum()
+    of_kind = np.minimum(np.searchsorted(np.cumsum(shares), rank, side="right"), len(shares) - 1)
+    kinds = np.array(list(mix))[of_kind][np.argsort(rng.random(accounts))]
     of = {name: np.empty(accounts) for name in Habits._fields}
     for kind, habits in mix.items():
         for name, value in zip(Habits._fields, habits, strict=True):
             of[name][kinds == kind] = value
 
-    wealth = np.clip(_wealth(rng, accounts) * of["wealth"], LEAST_WEALTH_USD, MOST_WEALTH_USD)
-    spread = rng.lognormal(0.0, LEVERAGE_SPREAD, accounts)
+    wealth = np.clip(_wealth(rng, of["spread"]) * of["wealth"], LEAST_WEALTH_USD, MOST_WEALTH_USD)
+    spread = np.exp(LEVERAGE_SPREAD * of["spread"] * rng.standard_normal(accounts))
     out["kind"][trader] = kinds
     modest = (1.0 + wealth / CARE_FROM_USD) ** -LEVERAGE_BY_WEALTH
     out["leverage"][trader] = np.clip(of["leverage"] * modest * spread, LEAST_LEVERAGE, MOST_LEVERAGE)
@@ -150,7 +162,8 @@ def population(
     sway = rng.normal(0.0, 0.18, accounts)
     out["long_share"][trader] = np.clip(of["long_share"] + sway, 0.0, 1.0)
     out["trend"][trader] = of["trend"] + rng.normal(0.0, 0.1, accounts)
-    care = (1.0 + wealth / CARE_FROM_USD) ** CARE_BY_WEALTH * rng.lognormal(0.0, CARE_SPREAD, accounts)
+    care = of["care"] * (1.0 + wealth / CARE_FROM_USD) ** CARE_BY_WEALTH
+    care *= rng.lognormal(0.0, CARE_SPREAD, accounts)
     out["alert"][trader] = np.clip(care**ALERT_BY_CARE, LEAST_ALERT, MOST_ALERT)
     rescues = rng.random(accounts) < of["rescuers"] * RESCUE_SHARE * care
     surely = rng.uniform(0.2, 0.95, accounts) ** (1.0 / np.maximum(care, 1.0))
@@ -161,11 +174,12 @@ def population(
     stops = rng.choice([1.2, 1.5, 2.0], accounts)
     out["stop"][trader] = np.where(rng.random(accounts) < stopping, stops, 0.0)
     out["isolated"][trader] = (rng.random(accounts) < ISOLATED_SHARE) & ~np.isin(
-        kinds, (CARRY, HEDGER, WHALE)
+        kinds, (CARRY, HEDGER, WHALE, INSTITUTION)
     )
 
     # few follow alike tastes: each trader's own Dirichlet draw around the venue's order of markets
     liking = rng.gamma(np.broadcast_to(3.0 * popularity / popularity.max(), (accounts, markets))) + 1e-6
+    liking[kinds == INSTITUTION] *= popularity / popularity.max()
     whales = np.flatnonzero(kinds == WHALE)
     thin = np.argsort(popularity)[: max(1, markets // 2)]
     liking[whales] = 1e-9
@@ -218,4 +232,5 @@ def intended_usd(people: Population, markets: int) -> Floats:
     present = (account["kind"] < MAKER) & (people.opened_s >= -(2**62)) & (account["deposit"] > 0)
     equity = (account["deposit"] + account["pledge"]) / MICRO * present
     share = np.diff(people.taste.astype(np.float64), axis=1, prepend=0.0)
-    return np.asarray((np.minimum(equity, 1e5) * account["leverage"]) @ share)[:markets] * PRESENT_SHARE
+    meant = (np.minimum(equity, LARGEST_USD) * account["leverage"]) @ share
+    return np.asarray(meant)[:markets] * PRESENT_SHARE

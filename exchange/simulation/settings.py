@@ -16,13 +16,13 @@ RULE = HYPERLIQUID._replace(
     step_share=0.2,
     share_of_start=1,
     least_step_usd=10_000.0,
-    cooldown_s=20.0,
+    cooldown_s=30.0,
     waits=1,
     safety_share=0.1,
     penalty_rate_cap=1.0,
 )
 """Closing in steps of a fifth as Hyperliquid begins (above $100,000, fitted to sizes of forced orders) and
-Paradex goes on, 20 s apart (Hyperliquid: 30 s; fitted); stop at 10% over maintenance (Paradex: 1/9); backstop
+Paradex goes on, 30 s apart (Hyperliquid); stop at 10% over maintenance (Paradex: 1/9); backstop
 below two thirds (Hyperliquid)."""
 
 
@@ -52,9 +52,9 @@ class Settings(NamedTuple):
     """Part of what forced orders do that other venues follow at once."""
     depth_days: float = 3.0
     """Time over which depth follows the open interest of a market."""
-    least_depth_usd: float = 200_000.0
+    least_depth_usd: float = 230_000.0
     """Calm depth of the leading market on a venue with few traders: makers quote from other venues; swept."""
-    ordinary_share: float = 0.3
+    ordinary_share: float = 0.09
     """Part of its walk that an ordinary order leaves in the price: most are split and patient; fitted."""
     most_walk: float = 0.03
     """Farthest that one order walks into the book; what is left waits for the next second."""
@@ -86,9 +86,9 @@ class Settings(NamedTuple):
     """Largest notional that the backstop holds, over its equity."""
     backstop_rate: float = 0.02
     """Part of depth within 1% that the backstop sells each second while it works a position out."""
-    fund_share: float = 0.003
+    fund_share: float = 0.0013
     """Insurance fund at the start over open interest; fitted to deleveraging on 10 October 2025."""
-    backstop_funding: float = 0.0005
+    backstop_funding: float = 0.00015
     """Backstop's equity at the start over open interest."""
     deleveraging: int = BITMEX
     """Ranking, see `exchange.deleveraging`."""
@@ -102,21 +102,22 @@ class Settings(NamedTuple):
     """Drift's imf: initial rate at least 0.8 of the static one plus this times the root of the units."""
 
     # ---- traders
-    stress_a_day: float = 0.12
+    stress_a_day: float = 0.0062
     """Looks a day of an owner of care one whose margin ratio is one below 3 (selling intensifies below 3,
     China 2015); fitted to accounts liquidated within a day by margin ratio."""
-    stress_power: float = 4.0
+    stress_power: float = 11.0
     """Fitted to the same."""
     mood_power: float = 2.0
     """Owners look more often with this power of fast over calm volatility; fitted to open interest that falls
     in a crash without being forced to."""
     most_mood: float = 100.0
-    most_order: float = 0.12
+    most_order: float = 0.065
     """Largest order that a trader sends at once, over depth within 1%; a larger one goes in pieces. Fitted to
     the branching of trade arrivals."""
-    piece_s: float = 15.0
-    """Mean time between the pieces on a calm day; fitted to the same."""
-    haste: float = 4.0
+    piece_s: float = 2.7
+    """Mean time between the pieces on a calm day, longer as many times as what is left of the order is larger
+    than depth within 1%; fitted to the same."""
+    haste: float = 7.0
     """Largest piece of a frightened trader over that of another; swept."""
     hasty_s: float = 10.0
     """Mean time between such pieces; swept."""

@@ -28,9 +28,10 @@ NONE, NIL = cast(int, np.int64(-1)), cast(int, np.int64(0))
 AT_MARK, AT_WORST = cast(bool, np.bool_(False)), cast(bool, np.bool_(True))
 
 # ---- kinds of accounts
-RETAIL, MOMENTUM, REVERSAL, CARRY, HEDGER, WHALE, LINKED, MAKER, BACKSTOP = range(9)
+RETAIL, MOMENTUM, REVERSAL, CARRY, HEDGER, WHALE, LINKED, INSTITUTION, MAKER, BACKSTOP = range(10)
 KIND_NAMES = (
-    "retail", "momentum", "reversal", "carry", "hedger", "whale", "linked", "maker", "backstop",
+    "retail", "momentum", "reversal", "carry", "hedger", "whale", "linked", "institution", "maker",
+    "backstop",
 )  # fmt: skip
 
 # ---- kinds of fills, of events, of changes of the fund

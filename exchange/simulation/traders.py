@@ -152,7 +152,10 @@ def visit(world: World, account: int) -> None:
     if state.status == PRESENT:
         if state.work != 0.0 and state.closing == 0:
             s = world.settings[0]
-            wait_s = draw_exponential(world, account, (s.hasty_s if hasty else s.piece_s) / mood(world))
+            # the more is still to be sent for the depth there is, the more patiently
+            times = max(abs(state.work) / world.market[state.work_market].depth, 1.0)
+            mean_s = s.hasty_s if hasty else s.piece_s * times
+            wait_s = draw_exponential(world, account, mean_s / mood(world))
             enlist(world, account, world.clock[NOW_S] + 1 + int(wait_s))
         else:
             plan(world, account)
@@ -167,7 +170,10 @@ def _go_on(world: World, account: int, ratio: float, work: float) -> tuple[int, 
     held_usd = world.position[account, market].lots * row.lot * row.mark
     if held_usd * work < 0.0:
         return REDUCE, market, abs(work / held_usd)
-    if ratio < LEVELS[1] or draw(world, account) * mood(world) > 1.0:
+    if ratio < LEVELS[1]:
+        return NOTHING, NONE, 0.0
+    if draw(world, account) * mood(world) > 1.0:
+        state.work = work
         return NOTHING, NONE, 0.0
     return OPEN, market, work
 

@@ -20,7 +20,7 @@ from exchange.simulation.market import (
     send,
     tend_maker,
 )  # fmt: skip
-from exchange.simulation.state import FEES, FUND, LIQUIDATION, MICRO, NONE, TRADE
+from exchange.simulation.state import FEES, FUND, LIQUIDATION, MAKER, MICRO, NONE, TRADE
 from tests.exchange.simulation.stage import Stage
 from tests.exchange.simulation.worlds import CALM
 
@@ -93,7 +93,7 @@ def test_an_order_fills_with_makers_and_leaves_the_price_where_it_walked(
 def test_makers_fill_what_their_margin_bears_and_no_more(number: int, each_usd: float, side: int) -> None:
     stage = Stage([1e9], settings=CALM.settings._replace(maker_reach=0.0))
     world = stage.world
-    makers = np.flatnonzero(world.account["kind"] == 7)
+    makers = np.flatnonzero(world.account["kind"] == MAKER)
     for maker in makers.tolist():
         stage.pay(maker, each_usd - stage.cash_usd(maker))
     world.account["deposit"][makers] = int(each_usd * MICRO)
@@ -226,7 +226,7 @@ def test_makers_pay_in_as_far_as_they_reach_and_take_out_what_they_do_not_need()
 def test_makers_without_margin_do_not_quote() -> None:
     stage = Stage([1e9], settings=CALM.settings._replace(maker_reach=0.0))
     world = stage.world
-    makers = np.flatnonzero(world.account["kind"] == 7).tolist()
+    makers = np.flatnonzero(world.account["kind"] == MAKER).tolist()
     count_makers(world)
     assert world.market["presence"].tolist() == [1.0, 1.0]
     stage.pay(makers[0], 100.0 - stage.cash_usd(makers[0]))

@@ -351,7 +351,7 @@ def test_who_is_not_in_haste_sends_no_more_than_a_piece(hasty: bool, lots: int) 
 
 
 def test_an_order_that_the_book_is_too_thin_for_is_sent_in_pieces_until_it_is_done() -> None:
-    stage = trader(1_000.0, leverage=3.0, long_share=1.0)
+    stage = trader(1_000.0, leverage=3.0, long_share=1.0, changes={"most_order": 0.12})
     stage.world.taste[0] = [1.0, 1.0, 1.0]
     stage.world.market["base_depth"][0] = stage.world.market["depth"][0] = 5_000.0
     _act(stage.world, 0, 0, OPEN, 2_000.0, False)
