@@ -5,8 +5,8 @@
 Models are trained on a default venue, a calm one, a crash and a shock like 10 October 2025, and judged on
 venues of other seeds and mixes: a default one, a crash, a shock like 10 October 2025, and with --klines
 (data.binance.vision's one-minute files of February 2024) a replay of 28 February 2024. Prints, beside both
-baselines, ranking and level of liquidation within 24 h, the lift of average precision over the better baseline
-with its interval (whole days and accounts resampled), negative equity and severity against a constant and a
+baselines, ranking and level of liquidation within 24 h, the lift of average precision over the better one with
+its interval (whole days and accounts resampled), negative equity and severity against a constant and a
 structural estimate. `--ablate` leaves out one family of features at a time.
 """
 
