@@ -5,8 +5,8 @@
 Models are trained on a default venue, a calm one, a crash and a shock like 10 October 2025, and judged on
 venues of other seeds and mixes: a default one, a crash, a shock like 10 October 2025, and with --klines
 (data.binance.vision's one-minute files of February 2024) a replay of 28 February 2024. Prints, beside both
-baselines, ranking and level of liquidation within 24 h, the lift of average precision over the better one with
-its interval (whole days and accounts resampled), negative equity and severity against a constant and a
+baselines, ranking and level of liquidation within 24 h, the lift of average precision over the better one
+with its interval (whole days and accounts resampled), negative equity and severity against a constant and a
 structural estimate. `--ablate` leaves out one family of features at a time, of models without the prior: over
 the prior trees are seldom let in, and then nothing can be missed.
 """
@@ -136,8 +136,8 @@ def against_baselines(trained: Trained, name: str, rows: Rows, draws: int) -> di
 def severity(trained: Trained, rows: Rows) -> dict[str, float]:
     """Error of shortfall over notional, given negative equity: model, constant, structural.
 
-    Mean absolute error, and the root of the mean squared one, which is what a mean to be multiplied by money is
-    judged by. The structural estimate is what closing the position slips beyond the maintenance margin.
+    Mean absolute error, and the root of the mean squared one, by which a mean that is multiplied by money
+    is to be judged. The structural estimate is what closing the position slips beyond the maintenance margin.
     """
     end_us = rows.label_end_us[:, -1]
     chosen = np.flatnonzero((end_us != NO_LABEL_END) & (rows.negative_us <= end_us))
@@ -206,8 +206,8 @@ def markdown(training: Rows, trained: Trained, found: list[dict[str, Any]]) -> s
         lines.append(f"| {one['venue']} | {panel['events']} | {' | '.join(cells)} | {level} |")
     lines += [
         "",
-        "| severity on | rows | absolute error of model | of a constant | structural | root mean square of model | "
-        "of a constant | structural |",
+        "| severity on | rows | absolute error of model | of a constant | structural | "
+        "root mean square of model | of a constant | structural |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for one in found:
