@@ -30,7 +30,8 @@ NAMES = {
 
 
 def table(card: Json) -> str:
-    """The scorecard: a table per target, horizon and main panel, then one of the parts, then the desk's."""
+    """The scorecard: a table per target, horizon and main panel, one of the parts, one of the desk's, and
+    at the end what the early warning's alarms were worth."""
     level = round(100 * card["intervals"]["level"])
     text = [
         f"# Scorecard of model {card['model_version']}",
@@ -46,7 +47,25 @@ def table(card: Json) -> str:
             text += [f"## {what}: part by part", markdown(parts(panels, desk["episodes"]))]
             if panels["all"]["events"]:
                 text += [f"## {what}: warning and counts", markdown(warning_and_counts(desk))]
+    early = card.get("early_warning")
+    if early and early["rows"]:
+        text += [
+            f"## Early warning: alarms on {early['alarm_rate']:.2%} of {early['rows']:,} rows",
+            markdown(early_warning(early)),
+        ]
     return "\n\n".join(text) + "\n"
+
+
+def early_warning(early: Json) -> list[list[str]]:
+    """A line for each target: the warning beside as many alarms on the lowest margin ratios."""
+    lines = [["", "events", "alarms", "came true", "of margin ratio", "events flagged", "of margin ratio"]]
+    for name, of in early["targets"].items():
+        shares = [of[who][what] for what in ("precision", "recall") for who in ("warning", "margin_ratio")]
+        lines.append(
+            [name.replace("_", " "), f"{of['events']:,}", f"{of['alarms']:,}"]
+            + ["-" if share is None else f"{share:.0%}" for share in shares]
+        )
+    return lines
 
 
 def panel_table(figures: Json) -> str:

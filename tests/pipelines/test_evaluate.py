@@ -16,6 +16,7 @@ from exchange.units import DAY_US, HOUR_US
 from features import catalog
 from models.bundle import Bundle
 from models.scorecard import PANELS, SCORES
+from models.scorecard_text import table
 from pipelines.cli import run
 from pipelines.evaluate import judge
 from pipelines.score import write_scores
@@ -121,6 +122,8 @@ def test_the_early_warning_is_judged_on_the_rows_of_a_day(card: dict[str, Any]) 
     assert early["warning"]["precision"] * early["alarms"] == pytest.approx(
         early["warning"]["recall"] * early["events"]
     )
+    told = table(card).split("## Early warning")[1].replace(" ", "")
+    assert f"|liquidation24h|{early['events']:,}|{early['alarms']:,}|" in told
 
 
 def test_pictures_are_pictures(out: Path) -> None:

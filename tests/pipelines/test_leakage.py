@@ -278,7 +278,7 @@ def test_training_until_a_time_is_training_on_a_copy_that_ends_then(
     generated: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "record", lambda *_: None)  # where the run is kept is not the question
-    monkeypatch.setattr(training, "_held_out", lambda _: None)
+    monkeypatch.setattr(training, "_held_out", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     until_us = generated.meta.start_us + 6 * DAY_US + 5 * HOUR_US + 1
     copy = build.truncate_after(generated.path, tmp_path / "copy", until_us)
