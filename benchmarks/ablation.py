@@ -12,18 +12,16 @@ days and accounts. `--columns all` starts from every column of the catalogue rat
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.windows import DEFAULT_CUTS, Window, real_accounts, windows
-from exchange.errors import InputError, PerpriskError
+from benchmarks import programs
+from benchmarks.windows import Window, windows
+from exchange.errors import InputError
 from features import catalog
 from features.venue import Vectors
 from models import metrics as mt
@@ -51,27 +49,21 @@ Flags = npt.NDArray[np.bool_]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
-    parser.add_argument("dataset", type=Path, nargs="?", default=real_accounts())
-    parser.add_argument("--cut", action="append", help="train before this time (default: three cuts)")
+    parser = programs.window_parser("ablation", __doc__)
     parser.add_argument(
         "--columns", choices=("model", "all"), default="model", help="what there is to leave out"
     )
-    parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
-    parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
     columns = catalog.NAMES if options.columns == "all" else TREE_FEATURES
-    found = []
-    try:
-        for window in windows(options.dataset, options.cut or DEFAULT_CUTS):
+
+    def work() -> list[dict[str, Any]]:
+        found = []
+        for window in windows(options.dataset, programs.cuts_of(options)):
             found.append(ablation(window, columns, options.draws))
             print(markdown(found[-1]), flush=True)
-    except PerpriskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+        return found
+
+    return programs.finish(work, options.json)
 
 
 def variants(columns: Sequence[str]) -> dict[str, tuple[str, ...]]:

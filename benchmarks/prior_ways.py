@@ -13,15 +13,12 @@ on folds that had no part in the choice.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
+from benchmarks import programs
 from benchmarks.ablation import Made, markdown, measured, outcomes, rounds, scored, without_prior
-from benchmarks.windows import DEFAULT_CUTS, Window, real_accounts, windows
-from exchange.errors import PerpriskError
+from benchmarks.windows import Window, windows
 from features import catalog
 from models.rows import Rows
 from models.scorecard_text import markdown as aligned
@@ -35,24 +32,18 @@ STAND_INS = ("spread_bps", "spread_change", "outcome_ratio")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.prior_ways", description=__doc__)
-    parser.add_argument("dataset", type=Path, nargs="?", default=real_accounts())
-    parser.add_argument("--cut", action="append", help="train before this time (default: three cuts)")
+    parser = programs.window_parser("prior_ways", __doc__)
     parser.add_argument("--tune", type=int, default=0, help="trials a head")
-    parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
-    parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
-    found = []
-    try:
-        for window in windows(options.dataset, options.cut or DEFAULT_CUTS):
+
+    def work() -> list[dict[str, Any]]:
+        found = []
+        for window in windows(options.dataset, programs.cuts_of(options)):
             found.append(ways(window, options.tune, options.draws))
             print(markdown(found[-1]), searched(found[-1]["tuning"]), sep="\n", flush=True)
-    except PerpriskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+        return found
+
+    return programs.finish(work, options.json)
 
 
 def ways(window: Window, trials: int, draws: int) -> dict[str, Any]:

@@ -13,8 +13,6 @@ the prior trees are seldom let in, and then nothing can be missed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -23,13 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import replays
+from benchmarks import programs, replays
 from benchmarks.ablation import variants, without_prior
-from exchange.errors import PerpriskError
 from features import emit as figure
 from models.labels import NO_LABEL_END
 from models.rows import Rows
 from models.scorecard import SCORES
+from models.scorecard_text import with_interval
 from models.session import Session
 from models.train import TREE_FEATURES, Trained, train
 from pipelines import simulate
@@ -67,14 +65,13 @@ JUDGED = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulated_venues", description=__doc__)
+    parser = programs.parser("simulated_venues", __doc__)
     parser.add_argument("--klines", type=Path, help="folder of published one-minute files")
     parser.add_argument("--accounts", type=int, default=1_500)
-    parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
     parser.add_argument("--ablate", action="store_true", help="also without each family of features")
-    parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> list[dict[str, Any]]:
         training = joined_rows([made_rows(made, options.accounts) for made in TRAINING])
         judged = [(made.name, made_rows(made, options.accounts)) for made in JUDGED]
         if options.klines is not None:
@@ -86,12 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
             ablated = ablation(training, judged)
             print(ablation_table(ablated))
             found.append({"ablation": ablated})
-    except PerpriskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+        return found
+
+    return programs.finish(work, options.json)
 
 
 def made_rows(made: Made, accounts: int) -> Rows:
@@ -190,7 +184,7 @@ def markdown(training: Rows, trained: Trained, found: list[dict[str, Any]]) -> s
             f"| {one['venue']} | {panel['rows']:,} | {panel['events']} | "
             f"{panel['model']['average_precision']:.3f} | {panel['margin_ratio']['average_precision']:.3f} | "
             f"{panel['structural']['average_precision']:.3f} | "
-            f"{change['change']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}] | "
+            f"{with_interval(change['change'], [change['low'], change['high']], '+.3f')} | "
             f"{panel['model']['roc_auc']:.3f} / {auc:.3f} | {panel['model']['predicted_over_actual']:.2f} | "
             f"{panel['model']['top_1pct_observed_over_expected']:.2f} |"
         )

@@ -10,80 +10,47 @@ baseline, ROC AUC, predicted over actual and the top hundredth.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import programs
 from benchmarks.simulated_venues import TRAINING, joined_rows, made_rows
-from exchange.errors import PerpriskError
-from exchange.units import DAY_US
-from models import labels
-from models.rows import HORIZONS_US, Rows
-from models.train import Trained, continued, purged, train
-from pipelines.evaluate import judge_rows
-from pipelines.replay import DEFAULT_EVERY_US, observations, training_rows
-from pipelines.store import Dataset
-from pipelines.times import parse_time_us
-from pipelines.train import passing_scorer
+from benchmarks.windows import Window, windows
+from models.scorecard_text import with_interval
+from models.train import Trained, continued, train
 
-DEFAULT_CUTS = ("2022-12-15", "2023-01-15")
+CUTS = ("2022-12-15", "2023-01-15")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--cut", action="append", help="train before this time (default: two cuts)")
+    parser = programs.window_parser("transfer", __doc__, CUTS)
     parser.add_argument("--accounts", type=int, default=1_500, help="of each simulated venue")
-    parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
-    parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
-    try:
-        dataset = Dataset.open(options.dataset, "accounts")
-        rows = training_rows(dataset, DEFAULT_EVERY_US, dataset.meta.end_us)
+
+    def work() -> list[dict[str, Any]]:
+        cut = windows(options.dataset, programs.cuts_of(options))
         simulated = train(joined_rows([made_rows(made, options.accounts) for made in TRAINING]))
-        cuts_us = sorted(parse_time_us(cut, "--cut") for cut in options.cut or DEFAULT_CUTS)
-        ends_us = [following - DAY_US - 1 for following in cuts_us[1:]] + [dataset.meta.end_us]
         found = []
-        for cut_us, end_us in zip(cuts_us, ends_us, strict=True):
-            before = purged(rows, cut_us)
+        for window in cut:
             recipes = {
                 "simulated": simulated,
-                "real": train(before),
-                "simulated, continued on real": continued(simulated, before),
+                "real": train(window.training),
+                "simulated, continued on real": continued(simulated, window.training),
             }
-            window = _window(dataset, rows, cut_us, end_us)
-            found += [
-                judged(name, trained, window, cut_us, options.draws) for name, trained in recipes.items()
-            ]
-    except PerpriskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(markdown(found))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+            found += [judged(name, trained, window, options.draws) for name, trained in recipes.items()]
+        print(markdown(found))
+        return found
+
+    return programs.finish(work, options.json)
 
 
-def _window(dataset: Dataset, rows: Rows, from_us: int, to_us: int) -> Rows:
-    """The rows at decision times of the 24 h horizon between two times."""
-    meta = dataset.meta
-    times_us = labels.decision_times(
-        meta.start_us, meta.end_us, DEFAULT_EVERY_US, HORIZONS_US[-1], observations(dataset), (from_us, to_us)
-    ).time_us
-    return rows.where(np.isin(rows.time_us, times_us))
-
-
-def judged(recipe: str, trained: Trained, window: Rows, cut_us: int, draws: int) -> dict[str, Any]:
+def judged(recipe: str, trained: Trained, window: Window, draws: int) -> dict[str, Any]:
     """One recipe on one window."""
-    panel = judge_rows(passing_scorer(trained), window, draws=draws).card["targets"]["liquidation"]["24h"][
-        "all"
-    ]
-    return {"recipe": recipe, "cut_us": cut_us, "panel": panel}
+    panel = window.judge(trained, draws).card["targets"]["liquidation"]["24h"]["all"]
+    return {"recipe": recipe, "cut_us": window.cut_us, "panel": panel}
 
 
 def markdown(found: list[dict[str, Any]]) -> str:
@@ -98,12 +65,12 @@ def markdown(found: list[dict[str, Any]]) -> str:
         model = panel["model"]
         better = max(("margin_ratio", "structural"), key=lambda name: panel[name]["average_precision"])
         change = panel["differences"][better]["average_precision"]
-        low, high = model["intervals"]["average_precision"]
         lines.append(
             f"| {np.datetime64(one['cut_us'], 'us').astype('datetime64[D]')} | {one['recipe']} | "
-            f"{panel['events']} | {model['average_precision']:.3f} [{low:.3f}, {high:.3f}] | "
+            f"{panel['events']} | "
+            f"{with_interval(model['average_precision'], model['intervals']['average_precision'], '.3f')} | "
             f"{panel[better]['average_precision']:.3f} | "
-            f"{change['change']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}] | "
+            f"{with_interval(change['change'], [change['low'], change['high']], '+.3f')} | "
             f"{model['roc_auc']:.3f} | {model['predicted_over_actual']:.2f} | "
             f"{model['top_1pct_observed_over_expected']:.2f} |"
         )

@@ -14,16 +14,13 @@ included: what that does is the point.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.windows import DEFAULT_CUTS, Window, real_accounts, windows
-from exchange.errors import PerpriskError
+from benchmarks import programs
+from benchmarks.windows import Window, windows
 from features import catalog
 from models import scorecard as cards
 from models.rows import Rows
@@ -48,28 +45,22 @@ METRICS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and print; 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.walk_forward", description=__doc__)
-    parser.add_argument("dataset", type=Path, nargs="?", default=real_accounts())
-    parser.add_argument("--cut", action="append", help="train before this time (default: three cuts)")
-    parser.add_argument("--draws", type=int, default=200, help="resamples for the intervals")
+    parser = programs.window_parser("walk_forward", __doc__)
     parser.add_argument("--columns", choices=("account", "all"), default="account", help="what trees read")
     parser.add_argument("--panels", action="store_true", help="print parts, warning and counts as well")
-    parser.add_argument("--json", type=Path, help="write the same figures here")
     options = parser.parse_args(arguments)
-    found = []
-    try:
-        columns = catalog.NAMES if options.columns == "all" else TREE_FEATURES
-        for window in windows(options.dataset, options.cut or DEFAULT_CUTS):
+    columns = catalog.NAMES if options.columns == "all" else TREE_FEATURES
+
+    def work() -> list[dict[str, Any]]:
+        found = []
+        for window in windows(options.dataset, programs.cuts_of(options)):
             found.append(figures(window, columns, options.draws))
             print(markdown(found[-1]), flush=True)
             if options.panels:
                 print(desk(found[-1]), flush=True)
-    except PerpriskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+        return found
+
+    return programs.finish(work, options.json)
 
 
 def figures(window: Window, columns: tuple[str, ...], draws: int) -> dict[str, Any]:
