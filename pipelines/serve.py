@@ -25,10 +25,12 @@ from pipelines.events import event_batches
 from pipelines.progress import progress
 from pipelines.store import Dataset
 from serving.app import create_app
-from serving.engine import Engine, Scoring
+from serving.engine import Engine
 from serving.log import EventLog
+from serving.questions import Scoring
 from serving.rows import read_events
 from serving.scorer import Scorer
+from serving.service import Service
 from serving.wire import ModelAnswer, Order, ScoreRequest
 
 LOG_FOLDER = "PERPRISK_EVENT_LOG"
@@ -70,7 +72,7 @@ def start_engine(scorer: Scoring, dataset: Path | None, clock: str) -> Engine:
 
 def serve(engine: Engine, about: ModelAnswer, listener: socket.socket) -> None:
     """Answer on a bound socket until asked to end."""
-    app = create_app(engine, about)
+    app = create_app(Service(engine, about))
     # what lives now lives to the end: a full collection over it would stop answers for its duration
     gc.collect()
     gc.freeze()

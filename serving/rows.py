@@ -19,6 +19,7 @@ from exchange.errors import InputError
 from features import events as ev
 from features.tables import PARENT, TABLES, TIER, Bound, Column, Table
 from serving import wire
+from serving.codec import JSON, Codec
 from serving.wire import LARGEST, Name, Number, Positive, to_us
 
 Row = Any
@@ -103,12 +104,6 @@ class _Table(Struct):
     table: str = ""
 
 
-_all_decoder = msgspec.json.Decoder(EventsRequest)
-_envelope_decoder = msgspec.json.Decoder(_Envelope)
-_row_decoder = msgspec.json.Decoder(ROW)
-_table_decoder = msgspec.json.Decoder(_Table)
-
-
 class Request(NamedTuple):
     """The events of a request: rows by their place in it, and what is wrong with the others."""
 
@@ -117,26 +112,26 @@ class Request(NamedTuple):
     unreadable: list[tuple[int, str]]
 
 
-def read_events(body: bytes) -> Request:
+def read_events(body: bytes, codec: Codec = JSON) -> Request:
     """Decode a request of events; a row that cannot be read does not keep the others from being.
 
-    Raises RefusalError 400 for what is not JSON, 422 for what is not such a request and where no row of it
-    can be read.
+    Raises RefusalError 400 for what cannot be read at all, 422 for what is not such a request and where no row
+    of it can be read.
     """
     try:
-        request = _all_decoder.decode(body)
+        request = codec.read(EventsRequest, body)
         return Request(request.source or "", list(enumerate(request.events)), [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    envelope = wire.decode(_envelope_decoder, body)
+    envelope = codec.decode(_Envelope, body)
     rows: list[tuple[int, Row]] = []
     unreadable: list[tuple[int, str]] = []
     first: wire.RefusalError | None = None
     for index, raw in enumerate(envelope.events):
         try:
-            rows.append((index, wire.decode(_row_decoder, raw)))
+            rows.append((index, codec.decode(ROW, raw)))
         except wire.RefusalError as problem:
-            message = _nested_alone(raw) or str(problem)
+            message = _nested_alone(raw, codec) or str(problem)
             unreadable.append((index, message))
             if first is None:
                 field = f"events[{index}]" + (f".{problem.field}" if problem.field else "")
@@ -146,9 +141,9 @@ def read_events(body: bytes) -> Request:
     return Request(envelope.source or "", rows, unreadable)
 
 
-def _nested_alone(raw: msgspec.Raw) -> str | None:
+def _nested_alone(raw: msgspec.Raw, codec: Codec) -> str | None:
     try:
-        name = _table_decoder.decode(raw).table
+        name = codec.read(_Table, raw).table
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if name not in PARENT:

@@ -8,14 +8,10 @@ number that is not known is null. Fields may be added to answers; none is remove
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from exchange.errors import InputError
@@ -282,72 +278,3 @@ def to_us(moment: datetime) -> int:
 def to_time(time_us: int) -> datetime:
     """The time of microseconds since the epoch, at most the end of the year 9999."""
     return EPOCH + timedelta(microseconds=min(time_us, LAST_US))
-
-
-# -- bytes
-
-T = TypeVar("T")
-
-_encoder = msgspec.json.Encoder()  # writes NaN as null
-_PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
-_LACKING = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
-_LONGEST_MESSAGE = 500
-
-
-def encode(answer: Any) -> bytes:
-    """An answer as JSON."""
-    return _encoder.encode(answer)
-
-
-def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
-    """A request from JSON; RefusalError 400 for what is not JSON, 422 for what is not this request."""
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        message, field = explained(error)
-        raise RefusalError(422, "invalid", message, field) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        field = _not_finite(bytes(body))
-        if field is not None:
-            raise RefusalError(422, "invalid", f"{field}: numbers must be finite", field) from None
-        raise RefusalError(400, "bad_json", str(error)[:_LONGEST_MESSAGE]) from None
-
-
-def explained(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """One line that says what is wrong, and the field that it is about."""
-    text = str(error)
-    field = ""
-    placed = _PLACE.fullmatch(text)
-    if placed:
-        text, field = placed["what"], placed["field"]
-    lacking = _LACKING.fullmatch(text)
-    if lacking:
-        field = f"{field}.{lacking['name']}" if field else lacking["name"]
-        text = "is missing" if "missing" in text else "is not a field that is known here"
-    field = field[:_LONGEST_MESSAGE]
-    return (f"{field}: {text}" if field else text)[:_LONGEST_MESSAGE], field or None
-
-
-def _not_finite(body: bytes) -> str | None:
-    """Where a body that would be JSON but for NaN and Infinity holds one of them."""
-    if len(body) > 1_000_000:
-        return None
-    try:
-        return _path_of_infinite(json.loads(body))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _path_of_infinite(value: object, path: str = "") -> str | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return path or "body"
-    inside: list[tuple[str, object]] = []
-    if isinstance(value, dict):
-        inside = [(f"{path}.{key}" if path else key, entry) for key, entry in value.items()]
-    elif isinstance(value, list):
-        inside = [(f"{path}[{number}]", entry) for number, entry in enumerate(value)]
-    for where, entry in inside:
-        found = _path_of_infinite(entry, where)
-        if found is not None:
-            return found
-    return None

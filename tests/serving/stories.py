@@ -11,10 +11,11 @@ import numpy as np
 
 from features import emit as figure
 from features.venue import Vectors
+from serving.codec import JSON
 from serving.engine import Engine
 from serving.rows import Request, read_events
 from serving.scorer import Scores
-from serving.wire import EventsAnswer, ScoreRequest, decode
+from serving.wire import EventsAnswer, ScoreRequest
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 Event = dict[str, Any]
@@ -245,9 +246,6 @@ def told(events: list[Event]) -> Engine:
     return engine
 
 
-_score_decoder = msgspec.json.Decoder(ScoreRequest)
-
-
 def question(account_id: str, **more: Any) -> ScoreRequest:
     """A question as it comes over the wire."""
-    return decode(_score_decoder, msgspec.json.encode({"account_id": account_id, **more}))
+    return JSON.decode(ScoreRequest, msgspec.json.encode({"account_id": account_id, **more}))

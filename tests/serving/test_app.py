@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.app import Limits, create_app
+from serving.app import create_app
 from serving.engine import Engine
+from serving.service import Limits, Service
 from serving.wire import ModelAnswer
 from tests.serving import stories as tell
 from tests.serving.stories import FakeScorer, at, send, story
@@ -35,7 +36,7 @@ class Caller:
     """Asks an application in this process, without a network."""
 
     def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
-        self.app = create_app(engine, ABOUT, limits)
+        self.app = create_app(Service(engine, ABOUT, limits))
 
     def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> Reply:
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -238,7 +239,7 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(engine: Engine) -> None:
         yield b': "ann"}'
 
     async def ask() -> Reply:
-        transport = httpx.ASGITransport(app=create_app(engine, ABOUT, Limits(body_s=0.05)))
+        transport = httpx.ASGITransport(app=create_app(Service(engine, ABOUT, Limits(body_s=0.05))))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.post("/v1/score", content=drip())
 
@@ -260,7 +261,7 @@ def test_a_large_body_is_read_to_its_end_within_bounds(engine: Engine) -> None:
     async def ask(limits: Limits) -> Reply:
         nonlocal taken
         taken = 0
-        transport = httpx.ASGITransport(app=create_app(engine, ABOUT, limits))
+        transport = httpx.ASGITransport(app=create_app(Service(engine, ABOUT, limits)))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.post("/v1/score", content=pour())
 

@@ -15,8 +15,9 @@ from msgspec.structs import asdict
 
 from features import catalog
 from serving import cure
+from serving.codec import JSON
 from serving.engine import Engine
-from serving.wire import BatchRequest, RefusalError, encode, to_us
+from serving.wire import BatchRequest, RefusalError, to_us
 from tests.serving import stories as tell
 from tests.serving.stories import START, FakeScorer, asked, question, send, story, told
 
@@ -94,7 +95,7 @@ def test_orders_that_might_be_sent_are_judged_as_if_they_had_been_filled(
     expected = engine.score(
         question(account, orders=[{"market": name, "quantity": size} for name, size in orders])
     )
-    tried = engine._trial.vectors(0)
+    tried = engine._questions._trial.vectors(0)
     fills = [
         tell.fill(100, account, size, marks[name], market=name, fee_usd=abs(size) * marks[name] * 0.0005)
         for name, size in orders
@@ -136,7 +137,7 @@ def test_an_account_that_is_sent_along_is_judged_as_its_snapshot_would_be(engine
 @pytest.mark.parametrize("account", ["ann", "bob", "cem"])
 def test_what_is_told_of_an_account_can_be_sent_along_as_it_is(engine: Engine, account: str) -> None:
     held = engine.score(question(account))
-    sent = engine.score(question(account, account=json.loads(encode(engine.account(account)))))
+    sent = engine.score(question(account, account=json.loads(JSON.encode(engine.account(account)))))
     # not to the bit: equity stands for the cash that the state holds, and sums round
     assert asdict(sent) == {
         name: pytest.approx(value) if isinstance(value, float) else value

@@ -11,19 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.codec import JSON
 from serving.rows import read_events
 from serving.wire import (
     LAST_US,
     Answer,
     RefusalError,
     ScoreRequest,
-    decode,
-    encode,
     to_time,
     to_us,
 )
-
-_decoder = msgspec.json.Decoder(ScoreRequest)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +66,7 @@ _decoder = msgspec.json.Decoder(ScoreRequest)
 )  # fmt: skip
 def test_a_wrong_request_is_refused_and_the_field_named(body: bytes, status: int, field: str | None) -> None:
     with pytest.raises(RefusalError) as refused:
-        decode(_decoder, body)
+        JSON.decode(ScoreRequest, body)
     assert refused.value.status == status
     if field is not None and not field.endswith("[...]"):
         assert refused.value.field == field
@@ -91,7 +88,7 @@ def test_numbers_that_are_not_known_are_null() -> None:
     answer = Answer(
         "a", moment, 3, moment, nan, nan, nan, nan, nan, 0.1, 0.1, 0.05, "fallback", "missing_mark", "v"
     )
-    told = json.loads(encode(answer), parse_constant=pytest.fail)
+    told = json.loads(JSON.encode(answer), parse_constant=pytest.fail)
     assert told["pd_liquidation_1h"] is None
     assert told["initial_margin_rate"] == 0.1
     assert told["time"] == "2024-03-01T08:00:00Z"
@@ -105,7 +102,7 @@ def test_times_survive_the_way_there_and_back_in_any_zone(moment: datetime, offs
     time_us = to_us(utc)
     assert to_us(moment) == time_us  # without a zone it is UTC
     assert to_time(time_us) == utc
-    assert json.loads(encode(to_time(time_us))).endswith("Z")
+    assert json.loads(JSON.encode(to_time(time_us))).endswith("Z")
     if datetime(1970, 1, 3) < moment < datetime(9999, 12, 29):
         assert to_us(utc.astimezone(timezone(timedelta(minutes=offset_min)))) == time_us
 
