@@ -115,8 +115,8 @@ class Request(NamedTuple):
 def read_events(body: bytes, codec: Codec = JSON) -> Request:
     """Decode a request of events; a row that cannot be read does not keep the others from being.
 
-    Raises RefusalError 400 for what cannot be read at all, 422 for what is not such a request and where no row
-    of it can be read.
+    Raises RefusalError 400 for what cannot be read at all, 422 for what is not such a request and where none
+    of its rows can be read.
     """
     try:
         request = codec.read(EventsRequest, body)
