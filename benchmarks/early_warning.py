@@ -7,7 +7,8 @@ purged walk-forward blocks, none of which the forest has seen: the 1% most unusu
 the 1% with the lowest margin ratios. `caught of missed` is the share that the warning catches of the
 liquidations within 24 h that those margin ratios miss, `elsewhere` what came true of its alarms on other
 rows than theirs. Gains are to the choice in place, with standard errors over blocks. Then the choice in
-place is judged after each cut, alarms at its own threshold, as `perprisk evaluate` does.
+place and the one before it are judged after each cut, alarms at their own thresholds, as `perprisk evaluate`
+does.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Choice(NamedTuple):
     cut_at: float
 
 
-IN_PLACE = "in place"
+IN_PLACE, BEFORE = "in place", "cut at the median"
+SHOWN = (IN_PLACE, BEFORE)
+"""Choices that are judged after the cuts: the one that is trained, and the one that was."""
 
 
 def choices() -> dict[str, Choice]:
@@ -78,7 +81,7 @@ def choices() -> dict[str, Choice]:
     every, cut_at = warning.WARNING_FEATURES, warning.CUT_AT
     return {
         IN_PLACE: Choice(every, cut_at),
-        "cut at the median": Choice(every, 0.5),
+        BEFORE: Choice(every, 0.5),
         "cut at 90%": Choice(every, 0.9),
         "without what is the same for all": Choice(without(OF_MARKET), cut_at),
         "without the distance to liquidation": Choice(without(OF_DISTANCE), cut_at),
@@ -104,9 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
             found.append(compared(title, blocks(venues, FOLDS["simulated"])))
             print(markdown(found[-1]), flush=True)
         for window in cut:
-            found.append(judged(window))
-            print(f"## Judged from {found[-1]['from'][:10]}\n")
-            print(text.markdown(text.early_warning(found[-1]["early_warning"])) + "\n", flush=True)
+            for name in SHOWN:
+                found.append(judged(window, name))
+                print(f"## Judged from {found[-1]['from'][:10]}, {name}\n")
+                print(text.markdown(text.early_warning(found[-1]["early_warning"])) + "\n", flush=True)
         return found
 
     return programs.finish(work, options.json)
@@ -194,12 +198,12 @@ def _first(values: npt.NDArray[np.float64]) -> Flags:
     return chosen
 
 
-def judged(window: Window) -> dict[str, Any]:
+def judged(window: Window, name: str) -> dict[str, Any]:
     """What came of the alarms after a cut, as the scorecard has it."""
     trained = train(window.training)
-    scorer = passing_scorer(trained, warning.fit(window.training, trained.model["seed"]))
+    scorer = passing_scorer(trained, warning.fit(window.training, trained.model["seed"], *choices()[name]))
     card = judge_rows(scorer, window.judged, window.on_grid, draws=0).card
-    return {"from": format_time(window.cut_us), "early_warning": card["early_warning"]}
+    return {"from": format_time(window.cut_us), "choice": name, "early_warning": card["early_warning"]}
 
 
 def markdown(found: dict[str, Any]) -> str:
