@@ -124,7 +124,13 @@ def _warning_lines(warning: Mapping[str, Any] | None, judged: Mapping[str, Any] 
     ]
     for name, who in (("warning", "early warning"), ("margin_ratio", "as many of the lowest margin ratios")):
         lines.append(f"| {who} | {_figure(day[name]['precision'])} | {_figure(day[name]['recall'])} |")
-    return lines
+    left = day["complement"]
+    return [
+        *lines,
+        "",
+        f"Of the {day['missed_by_margin_ratio']} that the margin ratios miss, the warning flags a share of "
+        f"{_figure(left['recall'])}; as many alarms by chance {_figure(left['by_chance'])}.",
+    ]
 
 
 def _plain(name: str) -> str:

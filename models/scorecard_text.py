@@ -57,13 +57,21 @@ def table(card: Json) -> str:
 
 
 def early_warning(early: Json) -> list[list[str]]:
-    """A line for each target: the warning beside as many alarms on the lowest margin ratios."""
+    """A line for each target: the warning beside as many alarms on the lowest margin ratios.
+
+    And what it adds to these: of the events that they miss, the share that the warning flags, and the share
+    that as many alarms among the same rows would by chance.
+    """
     lines = [["", "events", "alarms", "came true", "of margin ratio", "events flagged", "of margin ratio"]]
+    lines[0] += ["missed by margin ratio", "flagged of these", "by chance"]
     for name, of in early["targets"].items():
         shares = [of[who][what] for what in ("precision", "recall") for who in ("warning", "margin_ratio")]
+        left = of["complement"]
         lines.append(
             [name.replace("_", " "), f"{of['events']:,}", f"{of['alarms']:,}"]
             + ["-" if share is None else f"{share:.0%}" for share in shares]
+            + [f"{of['missed_by_margin_ratio']:,}", with_interval(left["recall"], [], ".1%")]
+            + [with_interval(left["by_chance"], [], ".1%")]
         )
     return lines
 

@@ -1,9 +1,10 @@
 """Early warning: how unusual, on the risky side, the state of an account and its market is.
 
 An isolation forest (scikit-learn) knows no labels: rows that few random splits set apart are unusual. Many
-accounts are unusual by being safe, so every column is first cut at its median on the side where it is
-harmless: only what makes a state risky can set a row apart. The alarm is set so that a stated share of the
-training rows raise it, whatever came of them: it speaks of states that labels have not punished yet.
+accounts are unusual by being safe, so every column is first cut at the quartile next to its risky side: only
+what makes a state risky, and is not common, can set a row apart. The alarm is set so that a stated share of
+the training rows raise it, whatever came of them: it speaks of states that labels have not punished yet. It
+is no ranking of liquidations: as many alarms on the lowest margin ratios meet more of them.
 
 What the graph of `models.export` computes from this is scikit-learn's own answer; `prepared` and `depth`
 are the same two steps in numpy and scikit-learn.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,10 @@ WARNING_FEATURES = {
 }
 """Columns of the catalogue, and the side on which each is risky: high (1), low (-1) or both (0)."""
 
+CUT_AT = 0.75
+"""Share of the rows in which a column is harmless: all of these count as one value. At the median small
+differences among safe accounts set rows apart (`benchmarks/early_warning.py` compares)."""
+
 ALARM_RATE = 0.01
 """Share of training rows that raise the alarm."""
 
@@ -89,20 +95,24 @@ class EarlyWarning:
     """Constants for `model.json`."""
 
 
-def fit(rows: Rows, seed: int = 7) -> EarlyWarning | None:
+def fit(
+    rows: Rows, seed: int = 7, sided: Mapping[str, int] = WARNING_FEATURES, cut_at: float = CUT_AT
+) -> EarlyWarning | None:
     """Fit on one row an account and day; None where there are fewer than `FEWEST_ROWS`.
 
-    The threshold is set on all rows. Deterministic for the same rows and seed. Labels are not looked at.
+    `sided` are the columns and the side on which each is risky. The threshold is set on all rows.
+    Deterministic for the same rows and seed. Labels are not looked at.
     """
     chosen = thinned(rows.time_us, rows.account, seed)
     if len(chosen) < FEWEST_ROWS:
         return None
-    columns = np.array([catalog.index(name) for name in WARNING_FEATURES])
+    columns = np.array([catalog.index(name) for name in sided])
     values = rows.features[np.ix_(chosen, columns)]
     medians = _medians(values)
-    sides = np.array(list(WARNING_FEATURES.values()))
-    lowest = np.where(sides > 0, medians, -LARGEST)
-    highest = np.where(sides < 0, medians, LARGEST)
+    sides = np.array(list(sided.values()))
+    cuts = np.where(sides > 0, _quantiles(values, cut_at), _quantiles(values, 1.0 - cut_at))
+    lowest = np.where(sides > 0, cuts, -LARGEST)
+    highest = np.where(sides < 0, cuts, LARGEST)
     matrix = prepared(values, medians, lowest, highest)
     forest = IsolationForest(n_estimators=TREES, max_samples=SAMPLE, random_state=seed, n_jobs=1)
     with np.errstate(over="ignore", invalid="ignore"):  # it adds all cells up to see whether any is missing
@@ -116,9 +126,11 @@ def fit(rows: Rows, seed: int = 7) -> EarlyWarning | None:
     threshold = _threshold(depths[~np.isnan(values).all(axis=1)], ALARM_RATE)
     spec = WarningSpec(columns.tolist(), medians, lowest, highest, arrays, threshold)
     model = {
-        "features": list(WARNING_FEATURES),
+        "features": list(sided),
         "sides": sides.tolist(),
         "medians": medians.tolist(),
+        "cut_at": cut_at,
+        "cuts": cuts.tolist(),
         "threshold": threshold,
         "alarm_rate": ALARM_RATE,
         "rows": len(chosen),
@@ -136,11 +148,21 @@ def thinned(time_us: Integers, account: Integers, seed: int) -> Integers:
 
 
 def _medians(values: Floats) -> Floats:
-    """Of what is known; 0 where nothing is. Within float32, in which the forest sees them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN alone has none
-        medians = np.nanmedian(values, axis=0)
-    return np.clip(np.where(np.isnan(medians), 0.0, medians), -LARGEST, LARGEST)
+        return _within_float32(np.nanmedian(values, axis=0))
+
+
+def _quantiles(values: Floats, share: float) -> Floats:
+    """Values that rows have, since between an infinite one and another there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _within_float32(np.nanquantile(values, share, axis=0, method="inverted_cdf"))
+
+
+def _within_float32(found: Floats) -> Floats:
+    """In which the forest sees them; 0 where nothing was known."""
+    return np.clip(np.where(np.isnan(found), 0.0, found), -LARGEST, LARGEST)
 
 
 def prepared(
@@ -210,7 +232,9 @@ def early_warning(rows: Rows, warning: Floats, known: Flags, came: Flags) -> dic
     `warning` is that of the rows (NaN: none), `known` and `came` the label of liquidation within 24 h. The
     comparison alarms as many rows of a target, those with the lowest margin ratio. Losing half of the equity
     is judged on accounts that are seen again towards the end of the day: those liquidated meanwhile mostly
-    are not. Ready for JSON; undefined shares are null.
+    are not. `complement` counts only rows that the margin ratio's alarms leave: the share of the events there
+    that the warning alarms, and the share of all of them that it alarms, which chance would catch. Ready
+    for JSON; undefined shares are null.
     """
     has_warning = ~np.isnan(warning)
     alarm = warning > 0.0
@@ -232,7 +256,7 @@ def figures_of(found: dict[str, Any]) -> dict[str, float]:
     """The figures of `early_warning` by name, those that are defined."""
     figures = {"alarm_rate": found["alarm_rate"]}
     for target, beside in found["targets"].items():
-        for who in ("warning", "margin_ratio"):
+        for who in ("warning", "margin_ratio", "complement"):
             for name, value in beside[who].items():
                 figures[f"{target}_{who}_{name}"] = value
     return {f"early_warning_{name}": value for name, value in figures.items() if value is not None}
@@ -243,6 +267,7 @@ def _beside(alarm: Flags, ratio: Floats, came: Flags) -> dict[str, Any]:
     lowest = np.zeros(len(alarm), bool)
     lowest[np.argsort(np.where(np.isnan(ratio), math.inf, ratio), kind="stable")[: int(alarm.sum())]] = True
     events = int(came.sum())
+    left, alone = ~lowest, alarm & ~lowest
     return {
         "rows": len(alarm),
         "events": events,
@@ -254,7 +279,11 @@ def _beside(alarm: Flags, ratio: Floats, came: Flags) -> dict[str, Any]:
             }
             for name, raised in (("warning", alarm), ("margin_ratio", lowest))
         },
-        "events_of_warning_alone": int((alarm & ~lowest & came).sum()),
+        "missed_by_margin_ratio": int((left & came).sum()),
+        "complement": {
+            "recall": _share(int((alone & came).sum()), int((left & came).sum())),
+            "by_chance": _share(int(alone.sum()), int(left.sum())),
+        },
     }
 
 
