@@ -30,7 +30,7 @@ OTHERS = [catalog.index(name) for name in ("concentration", "pressure_3pct")]
 def shocks(
     parts: list[npt.NDArray[np.float64]], priors: list[npt.NDArray[np.float64]], looks: int = 3
 ) -> Rows:
-    """A shock every third day, in which one account goes below zero for each part of its notional that is lost.
+    """A shock every third day, in which one account goes below zero for every part of notional.
 
     Every account is looked at `looks` times in the hours before. Accounts hold $1,000.
     """
