@@ -319,6 +319,10 @@ FEATURES: tuple[Feature, ...] = (
             "once closed by force, first passage of what is left, maintenance margin less slippage and fee, "
             "within an hour, volatility half-way between shrunk and forecast",
             "structural risk of negative equity once liquidated, logit {:.1f}"),
+    Feature("prior_severity", "order book", "fraction", 1, _PRESSURE,
+            "what closing costs where a crash has left 1% of the depth, slippage and liquidation fee, beyond "
+            "the maintenance margin, over gross notional, within 0 and 1",
+            "closing into 1% of the book costs {:.1%} of the position beyond its maintenance margin"),
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

@@ -75,7 +75,7 @@ from features.views import view_market, view_side
 ) = range(15)
 FIGURES = 15
 
-FEATURES = 90
+FEATURES = 91
 
 VAR_99 = 2.3263478740408408
 """Quantile of the standard normal: value at risk at 99%."""
@@ -144,6 +144,12 @@ def _emit_seen(
 def _age_s(now: int, time: float) -> float:
     """Seconds since a time; NaN for one that never was."""
     return (now - time) / SECOND_US if time >= 0.0 else math.nan
+
+
+@lean
+def _share(value: float) -> float:
+    """A value within 0 and 1; NaN stays NaN."""
+    return math.nan if math.isnan(value) else min(max(value, 0.0), 1.0)
 
 
 @lean
@@ -254,6 +260,7 @@ def _books(folio: Portfolio, out: npt.NDArray[np.float64]) -> None:
     out[62] = sums.rank / gross
     out[63] = sums.ignition
     out[64] = sums.past_ignition / gross
+    out[90] = _share((sums.slippage_thin + sums.closing_fees - sums.maintenance) / gross)
 
 
 @inlined

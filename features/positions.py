@@ -15,6 +15,10 @@ from features.depth import depth_within_usd, slippage_bps
 from features.pressure import REACH, ahead_of, log_distance, side_of
 from features.state import NOW, POSITIONS, Portfolio, State
 
+THIN_BOOK = 0.01
+"""Share of the depth that a crash leaves, and it is then that accounts fall below zero: crashes on several
+venues took 90% to 99% of what lay within 1% of the mid (docs/simulation.md)."""
+
 
 @inlined
 def sum_positions(state: State, folio: Portfolio) -> int:
@@ -77,6 +81,7 @@ def _no_book_yet(sums: np.void) -> None:
     sums.slippage = 0.0
     sums.slippage_quarter = 0.0
     sums.slippage_double = 0.0
+    sums.slippage_thin = 0.0
     sums.spread = 0.0
     sums.imbalance = 0.0
     sums.depth_change = 0.0
@@ -94,6 +99,7 @@ def _meet_book(market: np.void, view: np.void, side: int, size: float, sums: np.
     sums.slippage += size * slippage_bps(size, market.distance, closing, levels) * BPS
     sums.slippage_quarter += size * slippage_bps(0.25 * size, market.distance, closing, levels) * BPS
     sums.slippage_double += size * slippage_bps(2.0 * size, market.distance, closing, levels) * BPS
+    sums.slippage_thin += size * slippage_bps(size / THIN_BOOK, market.distance, closing, levels) * BPS
     sums.over_depth_25bps = larger(sums.over_depth_25bps, over(size, view.depth_25bps[side]))
     sums.over_depth = larger(sums.over_depth, over(size, view.depth_1pct[side]))
     sums.over_depth_2pct = larger(sums.over_depth_2pct, over(size, view.depth_2pct[side]))

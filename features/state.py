@@ -240,11 +240,11 @@ SUMS_ROW = np.dtype(
         for name in (
             # over positions
             "gross", "net", "squares", "initial", "maintenance", "unrealised", "carry_day", "closing_fees",
-            "funding_against", "basis_against", "slippage", "slippage_quarter", "slippage_double", "spread",
-            "imbalance", "over_depth_25bps", "over_depth", "over_depth_2pct", "over_interest", "over_volume",
-            "jumps", "depth_change", "spread_change", "interest_change", "long", "largest_move",
-            "pressure_1pct", "pressure_3pct", "pressure_10pct", "opposite_3pct", "forced_share",
-            "ignition", "ahead", "rank", "past_ignition", "holding_s",
+            "funding_against", "basis_against", "slippage", "slippage_quarter", "slippage_double",
+            "slippage_thin", "spread", "imbalance", "over_depth_25bps", "over_depth", "over_depth_2pct",
+            "over_interest", "over_volume", "jumps", "depth_change", "spread_change", "interest_change",
+            "long", "largest_move", "pressure_1pct", "pressure_3pct", "pressure_10pct", "opposite_3pct",
+            "forced_share", "ignition", "ahead", "rank", "past_ignition", "holding_s",
             # over pools, the worst one where it says so
             "equity", "collateral", "needed", "haircut", "absolute", "worst_ratio", "worst_distance",
             "worst_bankruptcy", "worst_effective", "volatile", "pledged", "moving",

@@ -94,12 +94,15 @@ def _negative_lines(head: Mapping[str, Any]) -> list[str]:
 
 
 def _severity_lines(head: Mapping[str, Any]) -> list[str]:
-    mean = f"{head['intercept']:.4f} of gross notional"
+    level = f"{head['intercept']:.4f} of gross notional"
     if not head["accounts"]:
-        return [f"Severity is {mean}: a default, since it was seen in 0 accounts."]
+        return [f"Severity is {level}: a default, since it was seen in 0 accounts."]
+    trees = f" and {head['rounds']} trees" if head["rounds"] else ""
     if head["fitted"] == "constant":
-        return [f"Severity is the constant {mean}, from {head['accounts']} accounts."]
-    return [f"Severity is {mean}, the mean of {head['accounts']} accounts, and {head['rounds']} trees."]
+        kind = "the mean" if trees else "the constant"
+        return [f"Severity is {kind} {level}{trees}, from {head['accounts']} accounts."]
+    of_prior = f"{head['slope']:.4f} of what closing into a crash's book costs beyond the maintenance margin"
+    return [f"Severity is {level} and {of_prior}{trees},", f"from {head['accounts']} accounts."]
 
 
 def _warning_lines(warning: Mapping[str, Any] | None, judged: Mapping[str, Any] | None) -> list[str]:

@@ -26,10 +26,11 @@ from features import catalog
 from features import emit as figure
 from models import baselines
 from models.export import HeadSpec
-from models.grow import FEWEST_EVENTS, PARAMETERS, ROUNDS, Ground, Grown, folds_of, margin_of, sigmoid
+from models.grow import FEWEST_EVENTS, Ground, Grown, folds_of, margin_of, sigmoid
 from models.horizons import HORIZONS_H
 from models.labels import NO_LABEL_END, Fold
 from models.rows import Rows
+from models.severity import fit_severity
 from models.tune import Tuning, tuned
 
 Floats = npt.NDArray[np.float64]
@@ -80,9 +81,6 @@ REQUIRED_SHARE = 0.99
 """A feature that heads read and that is known in this share of the training rows is required: a row without
 it is a fallback."""
 
-DEFAULT_SEVERITY = 0.05
-"""Shortfall over notional where no case of negative equity was seen: the fee and a 3% gap."""
-
 
 @dataclass(frozen=True)
 class TrainedHead:
@@ -130,7 +128,9 @@ def train(
     if not any(head.facts["events"] for head in heads):
         raise InputError("there is nothing to learn from: no liquidation within a day of any decision time")
     progress("negative equity")
-    heads += [_negative(rows, seed, tuning), _severity(rows, seed)]
+    heads.append(_negative(rows, seed, tuning))
+    lost = fit_severity(rows, [catalog.index(feature) for feature in LOSS_FEATURES], seed)
+    heads.append(TrainedHead(lost.spec, lost.booster, lost.facts))
     known = ~np.isnan(rows.features)
     read = {column for head in heads for column in (head.spec.offset, *head.spec.features)} - {None}
     read.add(catalog.index(OF_CLOSING_COST))
@@ -147,7 +147,8 @@ def train(
         "required_features": required,
         "tree_features": list(tree_features),
         "baseline_levels": _levels(rows),
-        "mean_severity": heads[4].spec.intercept,
+        "mean_severity": lost.mean,
+        "unknown_severity": lost.unknown,
         "usual": {
             "effective_buffer_over_notional": float(buffer),
             "sigma_day": float(buffer / distance),
@@ -168,7 +169,8 @@ def _constants(head: TrainedHead) -> dict[str, Any]:
 def continued(trained: Trained, rows: Rows) -> Trained:
     """The same trees with levels and slopes of other rows: learnt on one venue, made at home on another.
 
-    A head with too few accounts among `rows` only has its level moved, one with no case stays as it is.
+    A head with too few accounts among `rows` only has its level moved, one with no case stays as it is, and
+    so does severity.
     """
     heads = list(trained.heads)
     for k in range(len(HORIZONS_H)):
@@ -305,58 +307,6 @@ def _negative(rows: Rows, seed: int, tuning: Tuning | None) -> TrainedHead:
     calibration = _platt(prior[grown.judged] + grown.margin, came[grown.judged])
     facts |= {"fitted": "calibrated cushion"} | found
     return _headed(name, grown, columns, offset, calibration, facts)
-
-
-def _severity(rows: Rows, seed: int) -> TrainedHead:
-    """Shortfall over gross notional given negative equity: total over total, and trees where cases allow."""
-    end_us = rows.label_end_us[:, -1]
-    negative = np.flatnonzero((end_us != NO_LABEL_END) & (rows.negative_us <= end_us))
-    last = {
-        int(rows.account[row]): row for row in negative[np.argsort(rows.time_us[negative], kind="stable")]
-    }
-    chosen = np.array(sorted(last.values()), np.int64)
-    lost = float(np.nansum(rows.shortfall_usd[chosen]))
-    at_risk = float(np.nansum(rows.figures[chosen, figure.GROSS_NOTIONAL_USD]))
-    share = min(lost / at_risk, 1.0) if at_risk > 0.0 else DEFAULT_SEVERITY
-    facts: dict[str, Any] = {"rows": len(negative), "events": len(negative), "accounts": len(chosen)}
-    constant = HeadSpec("severity", intercept=share, link="identity")
-    if len(chosen) < FEWEST_EVENTS:
-        return TrainedHead(constant, None, facts | {"fitted": "constant", "rounds": 0})
-    # Rows of one failure are copies: together they weigh as much as one.
-    copies = np.bincount(rows.account[negative])[rows.account[negative]]
-    gross = rows.figures[negative, figure.GROSS_NOTIONAL_USD]
-    part = np.clip(rows.shortfall_usd[negative] / gross, 0.0, 1.0)
-    columns = [catalog.index(feature) for feature in LOSS_FEATURES]
-    booster, rounds = _grow_severity(
-        rows.features[negative][:, columns], part - share, 1.0 / copies,
-        folds_of(rows.time_us[negative], end_us[negative], np.ones(len(negative), bool)), seed,
-    )  # fmt: skip
-    if booster is None:
-        return TrainedHead(constant, None, facts | {"fitted": "constant", "rounds": 0})
-    spec = HeadSpec("severity", booster.dump_model(), tuple(columns), intercept=share, link="identity")
-    return TrainedHead(spec, booster, facts | {"fitted": "trees", "rounds": rounds})
-
-
-def _grow_severity(
-    features: Floats, excess: Floats, weight: Floats, folds: list[Fold], seed: int
-) -> tuple[lgb.Booster | None, int]:
-    """Trees of what severity exceeds its mean by, as many as lower the squared error of walk-forward most."""
-    parameters = PARAMETERS | {
-        "objective": "regression", "boost_from_average": False, "min_data_in_leaf": 50, "seed": seed
-    }  # fmt: skip
-
-    def grown(chosen: Integers | slice, rounds: int) -> lgb.Booster:
-        data = lgb.Dataset(features[chosen], excess[chosen], weight=weight[chosen])
-        return lgb.train(parameters, data, num_boost_round=rounds)
-
-    error = dict.fromkeys(ROUNDS, 0.0)
-    for fold in folds:
-        booster = grown(fold.training, ROUNDS[-1])
-        for count in ROUNDS:
-            missed = excess[fold.validation] - margin_of(booster, features[fold.validation], count)
-            error[count] += float(np.average(missed**2, weights=weight[fold.validation]))
-    best = min(ROUNDS, key=lambda count: error[count])
-    return (grown(slice(None), best), best) if best else (None, 0)
 
 
 # ---- baselines -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Scorer:
                 }
                 for name in baselines.BASELINES
             }
-            self._mean_severity = float(bundle.model["mean_severity"])
+            self._unknown_severity = float(bundle.model["unknown_severity"])
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
@@ -130,8 +130,12 @@ class Scorer:
         )
 
     def _severity(self, outputs: Outputs, failed: npt.NDArray[np.bool_]) -> Floats:
-        """Expected shortfall as a share of notional; the training mean where the model failed."""
-        return np.where(failed, self._mean_severity, outputs.severity)
+        """Expected shortfall as a share of notional.
+
+        Where the model failed or does not know what closing would meet, the most that it says of anybody: no
+        account becomes cheaper because its data went missing.
+        """
+        return np.where(failed | np.isnan(outputs.severity), self._unknown_severity, outputs.severity)
 
     def _fallbacks(self, vectors: Vectors, pd: Floats) -> list[str | None]:
         """Why each row cannot be trusted, the most telling reason first; None where it can."""

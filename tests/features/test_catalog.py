@@ -117,6 +117,8 @@ FEATURES_BY_HAND = {
     "position_over_open_interest": 1_000 / 4_000,
     "effective_buffer_over_notional": 0.32,
     "cushion_over_closing_cost": 70 / (1.375 + 10),
+    # 100,000 dollars: 500, 3,800, and the rest at 21.5 a basis point from 200 on; fee 10, maintenance 70
+    "prior_severity": (500 * 5.0 + 3_800 * 105.0 + 95_700 * (200 + 0.5 * 95_700 / 21.5)) / 1e9 + 0.01 - 0.07,
     "long_share": 1.0,
     "volatile_collateral_share": 90 / 100,
     "funding_against_day": 0.0002 * 24,

@@ -207,7 +207,7 @@ OF_MARKETS = {
     "slippage_to_close_bps", "position_over_depth", "position_over_depth_25bps", "position_over_depth_2pct",
     "slippage_quarter_bps", "slippage_double_bps", "depth_imbalance", "depth_change", "spread_change",
     "position_over_open_interest", "position_over_volume", "open_interest_change",
-    "cushion_over_closing_cost",
+    "cushion_over_closing_cost", "prior_severity",
     "pressure_1pct", "pressure_3pct", "pressure_10pct", "pressure_opposite_3pct", "forced_over_open_interest",
     "ignition_over_sigma", "book_age_s", "funding_age_s", "mark_age_s",
 }  # fmt: skip

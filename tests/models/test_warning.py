@@ -490,9 +490,12 @@ def test_the_card_says_what_was_fitted_after_a_liquidation() -> None:
         None,
         None,
         negative_given_liquidation={"fitted": "calibrated cushion", "rounds": 30},
-        severity={"fitted": "trees", "rounds": 60},
+        severity={"fitted": "line", "rounds": 60, "slope": 0.25},
     )
     assert "the passage of the account's cushion and 30 trees, calibrated" in card
-    assert "the mean of 7 accounts, and 60 trees" in card
+    assert "0.0400 of gross notional and 0.2500 of what closing into a crash's book costs" in card
+    assert "the maintenance margin and 60 trees,\nfrom 7 accounts." in card
     assert "constant" not in card
+    trees = card_of(None, None, severity={"rounds": 60})
+    assert "Severity is the mean 0.0400 of gross notional and 60 trees, from 7 accounts." in trees
     assert "a default" in card_of(None, None, severity={"accounts": 0})

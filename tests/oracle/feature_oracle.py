@@ -257,6 +257,8 @@ def order_book(look: Look, books: Books) -> dict[str, float]:
             return NAN
         return (closing - other) / (closing + other) * (1 if books.side[market] == 0 else -1)
 
+    # as much as would be a hundred times the position in a full book
+    thin = books.slippage_usd(100.0) + sum(look.closing_fee.values()) - sum(look.needed.values())
     return {
         "spread_bps": by_notional(lambda m: books.spread(m) * 1e4),
         "slippage_to_close_bps": by_notional(lambda m: books.slippage(m, 1.0)),
@@ -274,6 +276,7 @@ def order_book(look: Look, books: Books) -> dict[str, float]:
         "open_interest_change": by_notional(
             lambda m: log_ratio(interest(look.markets[m]), usual_interest(look.markets[m]))
         ),
+        "prior_severity": NAN if math.isnan(thin) else min(max(thin / look.gross, 0.0), 1.0),
     }
 
 

@@ -114,7 +114,7 @@ MODELS: dict[str, tuple[Break, str]] = {
         "model.json | lacks or misstates",
     ),
     "no levels of baselines": (remade(model={"baseline_levels": {}}), "model.json | margin_ratio"),
-    "no severity": (remade(model={"mean_severity": None}), "model.json | mean_severity"),
+    "no severity": (remade(model={"unknown_severity": None}), "model.json | unknown_severity"),
     **{f"tampered {name}": (flipped(name), "model | damaged") for name in (*FILES, MANIFEST)},
     **{f"truncated {name}": (half(name), f"{name} | damaged") for name in FILES},
     **{f"no {name}": (without(name), f"model | {name} is missing") for name in FILES},

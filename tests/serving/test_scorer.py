@@ -7,10 +7,12 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 
@@ -19,6 +21,9 @@ from features import catalog
 from features import emit as figure
 from features.venue import Vectors, Venue
 from models.bundle import Bundle
+from models.export import HeadSpec, export_heads
+from models.heads import HEADS
+from models.severity import PRIOR_SEVERITY
 from pipelines.replay import replay, stacked
 from pipelines.store import Dataset
 from serving.engine import Engine
@@ -52,7 +57,7 @@ def with_figure(vectors: Vectors, column: int, value: float) -> Vectors:
     return vectors._replace(figures=figures)
 
 
-def with_feature(vectors: Vectors, name: str, value: float) -> Vectors:
+def with_feature(vectors: Vectors, name: str, value: float | npt.NDArray[np.float64]) -> Vectors:
     features = vectors.features.copy()
     features[:, catalog.index(name)] = value
     return vectors._replace(features=features)
@@ -91,7 +96,7 @@ def assert_fallback(scorer: Scorer, vectors: Vectors, rows: np.ndarray[Any, Any]
     scores = scorer.score(vectors)
     assert len(rows)
     assert {scores.fallback[row] for row in rows} == {reason}
-    priors = [catalog.index(name) for name in catalog.NAMES if name.startswith("prior_")]
+    priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
     due = scores.explained & ~np.isnan(vectors.features[:, priors]).any(axis=1)
     reasons = scorer.reasons(vectors, scores)
     for row in rows:
@@ -280,6 +285,28 @@ def test_a_prior_that_gives_no_number_is_told_apart(small_model: Path, vectors: 
     scorer._required = np.array([], np.int64)
     broken = with_feature(vectors, "prior_hazard_8h", math.nan)
     assert_fallback(scorer, broken, np.arange(20), "model_gave_no_number")
+
+
+@pytest.mark.parametrize("required", [[], [PRIOR_SEVERITY]])
+def test_no_account_becomes_cheaper_because_its_book_is_missing(
+    scorer: Scorer, vectors: Vectors, required: list[str]
+) -> None:
+    """Severity is then the most that the head says of anybody, whether or not the row is a fallback."""
+    line = HeadSpec(
+        "severity", offset=catalog.index(PRIOR_SEVERITY), intercept=0.03, slope=0.2, link="identity"
+    )
+    exported = export_heads([*map(HeadSpec, HEADS[:4]), line], len(catalog.NAMES))
+    model = scorer.bundle.model | {"required_features": required, "unknown_severity": 0.23}
+    bundle = replace(scorer.bundle, model=model, graph=exported.graph, trees=exported.forests)
+    prior = np.linspace(0.0, 1.0, len(vectors.account))
+    gross = vectors.figures[:, figure.GROSS_NOTIONAL_USD]
+    known, missing = (
+        Scorer(bundle).score(with_feature(vectors, PRIOR_SEVERITY, value)) for value in (prior, math.nan)
+    )
+    lost = known.expected_loss_usd / known.pd[:, 3] / gross
+    np.testing.assert_allclose(lost, 0.03 + 0.2 * prior, rtol=1e-12)
+    np.testing.assert_allclose(missing.expected_loss_usd / missing.pd[:, 3] / gross, 0.23, rtol=1e-12)
+    assert set(missing.fallback) == ({f"missing_{PRIOR_SEVERITY}"} if required else {None})
 
 
 def test_what_is_in_force_stands_where_data_fails(scorer: Scorer, vectors: Vectors) -> None:
