@@ -10,6 +10,7 @@ that comes later can change them.
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,6 +215,24 @@ def new_state(
     }  # fmt: skip
     tables = {table: _fresh(table, rows) for table, rows in room.items()}
     return State(clock, **tables, regime=np.zeros(REGIME_SLOTS))
+
+
+def layout() -> str:
+    """SHA-256 of how the tables lie in memory: only where it is the same are a state's bytes a state."""
+    told = [f"{sys.byteorder} {CLOCK_SLOTS} {REGIME_SLOTS}"]
+    told += [f"{table} {row.itemsize} {row.descr}" for table, row in _ROWS.items()]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def room_of(state: State) -> dict[str, int]:
+    """How many rows each table has room for."""
+    return {table: len(getattr(state, table)) for table in _ROWS}
+
+
+def with_room(room: dict[str, int]) -> State:
+    """A state of exactly so many rows in each table, to be written over; KeyError where one is missing."""
+    tables = {table: np.zeros(room[table], row) for table, row in _ROWS.items()}
+    return State(np.zeros(CLOCK_SLOTS, np.int64), **tables, regime=np.zeros(REGIME_SLOTS))
 
 
 def grown(state: State, **rows: int) -> State:

@@ -6,8 +6,8 @@ they come from requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,22 @@ class Venue:
         self._handle: Handle | None = None
         self._since_laid = 0
 
+    @classmethod
+    def of(cls, state: State, names: Sequence[Sequence[str]]) -> Self:
+        """A venue in a state that was kept; `names` of markets, assets, accounts and owners by id."""
+        venue = cls()
+        venue.state = state
+        for give, each in zip((venue.market, venue.asset, venue.account, venue.owner), names, strict=True):
+            for name in each:
+                give(name)
+        venue._folio = new_portfolio(len(state.market), len(state.asset))
+        return venue
+
+    @property
+    def names(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Names of markets, assets, accounts and owners in the order of their ids."""
+        return self.market_names, self.asset_names, self.account_names, self.owner_names
+
     # -- names to ids, in order of first appearance
 
     def market(self, name: str) -> int:
@@ -95,6 +111,22 @@ class Venue:
     def find_asset(self, name: str) -> int:
         """Id of a known asset, or -1."""
         return self._asset_ids.get(name, -1)
+
+    def find_owner(self, name: str) -> int:
+        """Id of a known owner, or -1."""
+        return self._owner_ids.get(name, -1)
+
+    def find_markets(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Ids of known markets; KeyError where one is not known."""
+        return np.fromiter(map(self._market_ids.__getitem__, names), np.int32, len(names))
+
+    def find_assets(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Ids of known assets; KeyError where one is not known."""
+        return np.fromiter(map(self._asset_ids.__getitem__, names), np.int32, len(names))
+
+    def find_accounts(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Ids of known accounts; KeyError where one is not known."""
+        return np.fromiter(map(self._account_ids.__getitem__, names), np.int32, len(names))
 
     # -- events in
 
@@ -219,8 +251,7 @@ class Venue:
 
     def digest(self) -> str:
         """SHA-256 of everything that answers can depend on."""
-        names = (self.market_names, self.asset_names, self.account_names, self.owner_names)
-        return digest(self.state, *map(len, names))
+        return digest(self.state, *map(len, self.names))
 
 
 def _intern(name: str, ids: dict[str, int], names: list[str]) -> int:

@@ -18,6 +18,8 @@ from features import events as ev
 from features.depth import MAX_LEVELS
 from features.events import VALUES, EventBatch
 from features.tables import DEFAULT_KINDS, FILL_KINDS
+from features.venue import Venue
+from serving.entries import NewNames
 from serving.rows import Row, table_of, tiers_of
 from serving.wire import to_us
 
@@ -36,6 +38,46 @@ class Names(Protocol):
 
     def owner(self, name: str, /) -> int:
         """Id of an owner."""
+
+
+class Naming:
+    """Names as a venue knows them, and ids for new ones that the venue is told of only later, if at all."""
+
+    def __init__(self, venue: Venue) -> None:
+        self.new: NewNames = ([], [], [], [])
+        """Markets, assets, accounts and owners, in the order of their ids."""
+        self._venue = venue
+        self._ids: tuple[dict[str, int], ...] = ({}, {}, {}, {})
+
+    def find_asset(self, name: str) -> int:
+        """Id of an asset that is known or was named here, or -1."""
+        known = self._venue.find_asset(name)
+        return self._ids[1].get(name, -1) if known < 0 else known
+
+    def market(self, name: str) -> int:
+        """Id of a market."""
+        return self._id(0, name, self._venue.find_market(name), self._venue.market_names)
+
+    def asset(self, name: str) -> int:
+        """Id of an asset."""
+        return self._id(1, name, self._venue.find_asset(name), self._venue.asset_names)
+
+    def account(self, name: str) -> int:
+        """Id of an account."""
+        return self._id(2, name, self._venue.find_account(name), self._venue.account_names)
+
+    def owner(self, name: str) -> int:
+        """Id of an owner."""
+        return self._id(3, name, self._venue.find_owner(name), self._venue.owner_names)
+
+    def _id(self, what: int, name: str, known: int, names: list[str]) -> int:
+        if known >= 0:
+            return known
+        found = self._ids[what].get(name)
+        if found is None:
+            found = self._ids[what][name] = len(names) + len(self.new[what])
+            self.new[what].append(name)
+        return found
 
 
 _PADDING = [(math.nan,) * (VALUES - given) for given in range(VALUES + 1)]

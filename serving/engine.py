@@ -2,22 +2,26 @@
 
 One engine holds one venue. An event is accepted whole or rejected whole (`serving.admission`), and what
 is accepted is in the log before it changes anything. Questions change nothing at all.
+
+Any number of engines may follow the one that writes, each from a `LogReader` of its log: they take no
+events, and before every question they apply what has been logged by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
-import msgspec
-
-from features.events import ASSET
 from features.venue import Venue
-from serving import rows
-from serving.admission import CLOCK_SKEW_US, Admission
-from serving.batches import Columns, write
-from serving.log import EventLog, LogError
+from serving import columns, entries, snapshot
+from serving.admission import CLOCK_SKEW_US, Admission, Bounds
+from serving.entries import Entry
+from serving.intake import Intake, Weighed
+from serving.log import EventLog, Frame, LogError, LogReader
 from serving.questions import Asked, Moment, Questions, Scoring
-from serving.rows import Request, Row
+from serving.rows import Request
+from serving.snapshot import Position, Snapshot
 from serving.wire import (
     LAST_US,
     AccountAnswer,
@@ -30,23 +34,13 @@ from serving.wire import (
 )
 
 
-class Logged(msgspec.Struct, array_like=True):
-    """What the event log keeps of a request: its accepted rows in the order in which they were applied."""
-
-    source: str
-    rows: list[rows.ROW]
-
-
-_log_encoder = msgspec.msgpack.Encoder()
-_log_decoder = msgspec.msgpack.Decoder(Logged)
-
-
 class Engine:
     """State of one venue and a scorer; not safe for use from several threads.
 
     `clock` gives the machine's time in microseconds; without one, now is the newest event's time and no
     event is from the future. `venue` is a state to begin with and belongs to the engine from then on.
-    With a `log` its events are applied first, which must have been logged on the same beginning.
+    With a `log` its events are applied first, which must have been logged on the same beginning; with a
+    reader of one the engine follows it. `bounds` are what new names are taken up to.
     """
 
     def __init__(
@@ -54,22 +48,65 @@ class Engine:
         scorer: Scoring,
         clock: Callable[[], int] | None = None,
         venue: Venue | None = None,
-        log: EventLog | None = None,
+        log: EventLog | LogReader | None = None,
         quote_asset: str = "USD",
+        bounds: Bounds | None = None,
     ) -> None:
-        self.venue = Venue() if venue is None else venue
-        self.sequence = 0
+        owner = b"" if log is None else log.owner
+        known = snapshot.beginning(Venue() if venue is None else venue, quote_asset, owner)
+        self._begin(scorer, known, clock, log, bounds)
+
+    @classmethod
+    def restore(
+        cls,
+        scorer: Scoring,
+        known: Snapshot,
+        clock: Callable[[], int] | None = None,
+        log: EventLog | LogReader | None = None,
+        bounds: Bounds | None = None,
+    ) -> Self:
+        """An engine that knows what a snapshot does, whose venue is its own from then on, and the log's tail.
+
+        Raises SnapshotError where the snapshot is not of this log.
+        """
+        if log is not None and not snapshot.belongs(known, log):
+            raise snapshot.SnapshotError(f"{log.path}: the snapshot is not of this event log")
+        engine = cls.__new__(cls)
+        engine._begin(scorer, known, clock, log, bounds)
+        return engine
+
+    def _begin(
+        self,
+        scorer: Scoring,
+        known: Snapshot,
+        clock: Callable[[], int] | None,
+        log: EventLog | LogReader | None,
+        bounds: Bounds | None,
+    ) -> None:
+        self.venue = known.venue
+        self.sequence = known.sequence
         """Events applied so far, those that change nothing that is computed included."""
         self._clock = clock
         self._log = log
+        self._reader = log if isinstance(log, LogReader) else None
         self._failed: str | None = None
-        self._quote_asset = quote_asset
-        self._admission = Admission(self.venue, quote_asset)
+        self._quote_asset = known.quote_asset
+        self._position = known.position
+        self._admission = Admission(
+            self.venue, known.quote_asset, bounds or Bounds(), known.frontier, known.sources
+        )
+        self._intake = Intake(self.venue, self._admission, known.quote_asset)
         self._questions = Questions(self.venue, scorer, self._admission.knows_market, clock is not None)
-        if log is not None:
-            for payload in log.payloads():
-                logged = _log_decoder.decode(payload)
-                self._apply(logged.source, logged.rows)
+        self._recover()
+
+    def _recover(self) -> None:
+        """Apply what is in the log already."""
+        if self._reader is not None:
+            self._reader.skip(self._position.end)
+            self.catch_up()
+        elif isinstance(self._log, EventLog):
+            for frame in self._log.frames(self._position.end):
+                self._replay(frame)
 
     @property
     def now_us(self) -> int:
@@ -81,24 +118,114 @@ class Engine:
     def take(self, request: Request) -> EventsAnswer:
         """Judge the events of a request, in the order in which they apply, and apply those accepted.
 
-        Raises RefusalError 503 where the log cannot be written: nothing is accepted then.
+        Raises RefusalError 503 where the log cannot be written or another process writes it: nothing is
+        accepted then.
+        """
+        return self._take(lambda newest_us: self._intake.weigh(request, self.sequence, newest_us))
+
+    def take_columns(self, sent: columns.EventColumns) -> EventsAnswer:
+        """The same for events that are columns; raises RefusalError 422 for what no rows could be made of."""
+        return self._take(lambda newest_us: self._intake.weigh_columns(sent, self.sequence, newest_us))
+
+    def _take(self, weigh: Callable[[int], Weighed]) -> EventsAnswer:
+        self._sure()
+        if self._reader is not None:
+            raise RefusalError(503, "not_the_writer", "another process takes the events of this service")
+        weighed = weigh(LAST_US if self._clock is None else self._clock() + CLOCK_SKEW_US)
+        if weighed.entry is not None:
+            self._write(weighed.entry)
+            self._apply_surely(weighed.entry)
+        return EventsAnswer(weighed.accepted, weighed.rejected, self.sequence)
+
+    def catch_up(self) -> int:
+        """Apply what another process has logged since the last time; how many events that were.
+
+        Raises RefusalError 503 where the log is damaged: then nothing can be answered any more.
+        """
+        if self._reader is None:
+            return 0
+        before = self.sequence
+        try:
+            for frame in self._reader.fresh():
+                self._replay(frame)
+        except LogError as error:
+            self._failed = str(error)
+            raise RefusalError(503, "failed", self._failed) from error
+        return self.sequence - before
+
+    def _write(self, entry: Entry) -> None:
+        if not isinstance(self._log, EventLog):
+            return
+        start = self._log.end
+        try:
+            self._log.append(entries.encode(entry))
+        except LogError as error:
+            raise RefusalError(503, "log_unavailable", str(error)) from error
+        self._position = Position(start, b"", self._log.end)
+
+    def _replay(self, frame: Frame) -> None:
+        """Apply a frame of the log; LogError for one that does not go on from here."""
+        try:
+            entry = entries.decode(frame.payload)
+        except ValueError as error:
+            raise LogError(f"{self._path}: not understood at byte {frame.start}: {error}") from error
+        if entry.first != self.sequence:
+            raise LogError(
+                f"{self._path}: event {entry.first} at byte {frame.start} does not follow {self.sequence}"
+            )
+        self._apply_surely(entry)
+        self._position = Position(frame.start, b"", frame.end)
+
+    def _apply_surely(self, entry: Entry) -> None:
+        try:
+            self._apply(entry)
+        except BaseException:
+            # some of the events may have counted, and nobody knows which
+            self._failed = "the state is not sure any more; a restart recovers it from the event log"
+            raise
+
+    def _apply(self, entry: Entry) -> None:
+        """Apply what is in the log."""
+        venue = self.venue
+        gives = (venue.market, venue.asset, venue.account, venue.owner)
+        for give, names in zip(gives, entry.names, strict=True):
+            for name in names:
+                give(name)
+        venue.apply(entry.events)
+        self._admission.record(entry)
+        self.sequence += entry.rows
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self._log is None else self._log.path
+
+    def snapshot(self, path: Path | None = None) -> Path:
+        """Write all that this engine knows; without a path beside the log, where the newest two are kept.
+
+        The log is carried to the disk first, so that no snapshot knows more than the log does. Raises
+        SnapshotError or LogError where that fails.
         """
         self._sure()
-        newest_us = LAST_US if self._clock is None else self._clock() + CLOCK_SKEW_US
-        judged = self._admission.judge(request, newest_us)
-        if judged.accepted:
-            if self._log is not None:
-                try:
-                    self._log.append(_log_encoder.encode(Logged(request.source, judged.accepted)))
-                except LogError as error:
-                    raise RefusalError(503, "log_unavailable", str(error)) from error
-            try:
-                self._apply(request.source, judged.accepted)
-            except BaseException:
-                # some of the events may have counted, and nobody knows which
-                self._failed = "the state is not sure any more; a restart recovers it from the event log"
-                raise
-        return EventsAnswer(len(judged.accepted) + judged.repeats, judged.rejected, self.sequence)
+        position, log = self._position, self._log
+        if log is not None:
+            log.sync()
+            if position.end:
+                position = position._replace(head=log.head(position.start))
+        known = Snapshot(
+            b"" if log is None else log.owner,
+            position,
+            self.sequence,
+            self._quote_asset,
+            self._admission.frontier,
+            self._admission.sources.runs(),
+            self.venue,
+        )
+        if path is not None:
+            snapshot.write(path, known)
+            return path
+        if log is None:
+            raise snapshot.SnapshotError("without an event log a snapshot needs a path")
+        return snapshot.save(log, known)
 
     def sync(self) -> None:
         """Carry accepted events to the disk; LogError where that fails."""
@@ -117,31 +244,6 @@ class Engine:
             return self._log.fault
         return self._failed
 
-    def _apply(self, source: str, accepted: list[Row]) -> None:
-        """Apply rows that were judged, in this order."""
-        columns = Columns()
-        for row in accepted:
-            time_us = self._admission.record(row)
-            if self._announces_quote(row):
-                columns.add(ASSET, time_us, self.venue.asset(self._quote_asset), -1, (1.0, 1.0))
-            write(row, time_us, self.venue, columns)
-        self.venue.apply(columns.batch())
-        self._admission.record_sequences(
-            source, [row.sequence for row in accepted if row.sequence is not None]
-        )
-        self.sequence += len(accepted)
-
-    def _announces_quote(self, row: Row) -> bool:
-        """Whether the quote currency becomes known with a row: an asset without a haircut that needs none.
-
-        It does when it is first used, and in its place by name among the assets announced, where a
-        dataset has it too: the same rows then give the same ids.
-        """
-        if self.venue.find_asset(self._quote_asset) >= 0:
-            return False
-        later = rows.table_of(row) == "assets" and row.asset > self._quote_asset
-        return later or self._quote_asset in rows.assets_of(row)
-
     # -- questions
 
     @property
@@ -154,7 +256,7 @@ class Engine:
         self._questions.scorer = scorer
 
     def ask(self, request: ScoreRequest | BatchRequest) -> Asked:
-        """Answers, and what they rest on.
+        """Answers, and what they rest on: all that was logged by now.
 
         Raises RefusalError: 404 for an account that nothing has announced, 409 where `min_sequence` was not
         reached, 422 for names that are not known, 503 before the first event.
@@ -176,7 +278,7 @@ class Engine:
 
     def account(self, account_id: str) -> AccountAnswer:
         """An account as it is held; RefusalError 404 where nothing has announced it."""
-        self._sure()
+        self._current()
         return self._questions.account(account_id, self._moment())
 
     def _moment(self) -> Moment:
@@ -186,8 +288,12 @@ class Engine:
         if self._failed is not None:
             raise RefusalError(503, "failed", self._failed)
 
-    def _answerable(self, min_sequence: int | None) -> None:
+    def _current(self) -> None:
         self._sure()
+        self.catch_up()
+
+    def _answerable(self, min_sequence: int | None) -> None:
+        self._current()
         if min_sequence is not None and self.sequence < min_sequence:
             raise RefusalError(
                 409,

@@ -9,6 +9,8 @@ process loses nothing; `sync` carries it to the disk. A frame that is torn at th
 never acknowledged and is cut off; damage anywhere else stops the reader, because what follows it would
 be applied to a state that never was. The length has a checksum of its own: with a wrong one all that
 follows would look like the rest of a torn frame.
+
+`EventLog` is for the one process that writes; `LogReader` is for those that follow it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from exchange.errors import InputError, WorkError
 
-MAGIC = b"PPRKLOG1"
+MAGIC = b"PPRKLOG2"
 LONGEST_FRAME = 64 * 1024 * 1024
 _HEAD = struct.Struct("<III")
 _CHECKED = 8  # bytes of the head that its own checksum covers
@@ -33,13 +36,22 @@ class LogError(WorkError):
     """The event log is damaged, or cannot be written any more."""
 
 
+class Frame(NamedTuple):
+    """A payload, and where its frame begins and ends in the file."""
+
+    payload: bytes
+    start: int
+    end: int
+
+
 class EventLog:
     """An event log that one process appends to."""
 
-    def __init__(self, path: Path, descriptor: int, end: int, dropped: int) -> None:
+    def __init__(self, path: Path, owner: bytes, descriptor: int, end: int, dropped: int) -> None:
         self.path = path
         self.dropped = dropped
         """Bytes of a torn frame that were cut off when the log was opened."""
+        self.owner = owner
         self._descriptor = descriptor
         self._end = end
         self._unsynced = False
@@ -73,28 +85,42 @@ class EventLog:
         begun = os.pread(descriptor, len(header), 0)
         if begun != header:
             if not header.startswith(begun):  # otherwise it was torn when it was begun
-                ours = begun.startswith(MAGIC)
-                raise InputError(f"{path}: {'an event log of another state' if ours else 'is no event log'}")
+                raise _foreign(path, begun)
             os.ftruncate(descriptor, 0)
-            log = cls(path, descriptor, 0, 0)
+            log = cls(path, owner, descriptor, 0, 0)
             log._write(header)
             log.sync()
             _sync_folder(path.parent)
             return log
         end = len(header)
-        for _, frame_end in _frames(path, descriptor, end, size):
-            end = frame_end
+        for frame in _frames(path, descriptor, end, size):
+            end = frame.end
         os.ftruncate(descriptor, end)
-        return cls(path, descriptor, end, size - end)
+        return cls(path, owner, descriptor, end, size - end)
+
+    @property
+    def end(self) -> int:
+        """Where the next frame goes."""
+        return self._end
+
+    def frames(self, start: int = 0) -> Iterator[Frame]:
+        """All frames in the order in which they were appended, from where one of them begins, or all."""
+        return _frames(self.path, self._descriptor, max(start, first_frame(self.owner)), self._end)
 
     def payloads(self) -> Iterator[bytes]:
         """All payloads in the order in which they were appended."""
-        first = len(MAGIC) + _HEAD.size + _HEAD.unpack(os.pread(self._descriptor, _HEAD.size, len(MAGIC)))[0]
-        for payload, _ in _frames(self.path, self._descriptor, first, self._end):
-            yield payload
+        for frame in self.frames():
+            yield frame.payload
+
+    def head(self, start: int) -> bytes:
+        """The head of the frame that begins there."""
+        return os.pread(self._descriptor, _HEAD.size, start)
 
     def append(self, payload: bytes) -> None:
-        """Append one payload, whole or not at all; LogError where that fails, and ever after if it must."""
+        """Append one payload, whole or not at all; LogError where that fails, and ever after if it must.
+
+        Followers never see what fails: a frame is whole only with its last byte, after which nothing can.
+        """
         if self._broken:
             raise LogError(self._broken)
         if len(payload) > LONGEST_FRAME:
@@ -132,14 +158,115 @@ class EventLog:
                 written += os.pwrite(self._descriptor, content[written:], self._end + written)
         except OSError as error:
             reason = f"{self.path}: cannot be written ({error.strerror})"
-            if written:
-                try:
-                    os.ftruncate(self._descriptor, self._end)
-                except OSError:
-                    self._broken = reason
+            try:  # whatever it says to have written
+                os.ftruncate(self._descriptor, self._end)
+            except OSError:
+                self._broken = reason
             raise LogError(reason) from error
         self._end += written
         self._unsynced = True
+
+
+class LogReader:
+    """An event log that another process writes, read while it grows.
+
+    A frame that is not wholly there yet is not there. The writer may still take back what it did not
+    finish, so nothing of such a frame is kept either.
+    """
+
+    def __init__(self, path: Path, owner: bytes, descriptor: int) -> None:
+        self.path = path
+        self.owner = owner
+        self._descriptor = descriptor
+        self._next = first_frame(owner)
+
+    @classmethod
+    def open(cls, path: Path, owner: bytes) -> Self:
+        """Open a log that has been begun; InputError where it cannot be read or is another owner's."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"{path}: the event log cannot be read ({error.strerror})") from error
+        header = MAGIC + _frame(owner)
+        begun = os.pread(descriptor, len(header), 0)
+        if begun != header:
+            os.close(descriptor)
+            raise _foreign(path, begun)
+        return cls(path, owner, descriptor)
+
+    @property
+    def end(self) -> int:
+        """Where the file ends: at least where the last whole frame does."""
+        return os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def head(self, start: int) -> bytes:
+        """The head of the frame that begins there."""
+        return os.pread(self._descriptor, _HEAD.size, start)
+
+    def skip(self, start: int) -> None:
+        """Go on with the frame that begins there."""
+        self._next = max(start, first_frame(self.owner))
+
+    def fresh(self) -> Iterator[Frame]:
+        """Frames that are whole and were not given before; LogError for damage with more frames after it.
+
+        Asking where there is none costs a look at the length of the file.
+        """
+        end = self.end
+        while end > self._next:
+            for frame in self._whole(end):
+                self._next = frame.end
+                yield frame
+            before, end = end, self.end
+            if end == before:
+                return
+        if end < self._next:
+            raise LogError(f"{self.path}: is shorter than what was read of it")
+
+    def sync(self) -> None:
+        """Carry to the disk what was read; LogError where that fails."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise LogError(f"{self.path}: cannot be synced to disk ({error.strerror})") from error
+
+    @property
+    def fault(self) -> str | None:
+        """Nothing keeps a reader from reading on; whoever reads learns of damage by `fresh`."""
+        return None
+
+    def close(self) -> None:
+        """Close."""
+        os.close(self._descriptor)
+
+    def _whole(self, end: int) -> Iterator[Frame]:
+        """Whole frames up to `end`; what looks damaged is read again, as it may be being taken back."""
+        for again in range(_LOOKS):
+            try:
+                yield from _frames(self.path, self._descriptor, self._next, end)
+                return
+            except LogError:
+                if again == _LOOKS - 1:
+                    raise
+                time.sleep(_LOOK_S)
+                end = self.end
+
+
+_LOOKS, _LOOK_S = 5, 0.002
+"""How often, and after how long, a frame that looks damaged is looked at before it counts as that."""
+
+
+def first_frame(owner: bytes) -> int:
+    """Where the first frame of a log begins, behind the header."""
+    return len(MAGIC) + _HEAD.size + len(owner)
+
+
+def _foreign(path: Path, begun: bytes) -> InputError:
+    if begun.startswith(MAGIC):
+        return InputError(f"{path}: an event log of another state")
+    if begun.startswith(MAGIC[:-1]):
+        return InputError(f"{path}: an event log of another version")
+    return InputError(f"{path}: is no event log")
 
 
 def _frame(payload: bytes) -> bytes:
@@ -147,8 +274,8 @@ def _frame(payload: bytes) -> bytes:
     return head + zlib.crc32(head).to_bytes(4, "little") + payload
 
 
-def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tuple[bytes, int]]:
-    """Whole frames from `start` and where each ends; stops before a torn one at the end of the file."""
+def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[Frame]:
+    """Whole frames from `start`; stops before a torn one at the end of the file."""
     while start + _HEAD.size <= size:
         head = os.pread(descriptor, _HEAD.size, start)
         length, checksum, head_checksum = _HEAD.unpack(head)
@@ -164,7 +291,7 @@ def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tupl
             if end == size:
                 return
             raise _damaged(path, start)
-        yield payload, end
+        yield Frame(payload, start, end)
         start = end
 
 

@@ -7,7 +7,7 @@ column. Extra columns are ignored in both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -61,10 +61,10 @@ def _field(column: Column) -> tuple[str, Any] | tuple[str, Any, None]:
 def _nested(name: str, table: str) -> type[Struct]:
     """Rows of a table inside the row that they belong to, without the columns that say which that is."""
     columns = [column for column in TABLES[table].columns if column.name not in TABLES[PARENT[table]].key]
-    return msgspec.defstruct(name, map(_field, columns), kw_only=True)
+    return msgspec.defstruct(name, map(_field, columns), kw_only=True, gc=False)
 
 
-_tier = msgspec.defstruct("Tier", map(_field, TIER), kw_only=True)
+_tier = msgspec.defstruct("Tier", map(_field, TIER), kw_only=True, gc=False)
 _INSIDE = {"positions": "position_snapshots", "balances": "balance_snapshots"}
 
 
@@ -80,6 +80,7 @@ def _struct(table: Table) -> type[Struct]:
         tag=table.name,
         tag_field="table",
         kw_only=True,
+        gc=False,  # a row is in no cycle, and counting thousands of them would set off collections
         module=__name__,
     )
 
@@ -105,10 +106,11 @@ class _Table(Struct):
 
 
 class Request(NamedTuple):
-    """The events of a request: rows by their place in it, and what is wrong with the others."""
+    """The events of a request: rows with the place of each in it, and what is wrong with the others."""
 
     source: str
-    rows: list[tuple[int, Row]]
+    rows: list[Row]
+    places: Sequence[int]
     unreadable: list[tuple[int, str]]
 
 
@@ -120,16 +122,18 @@ def read_events(body: bytes, codec: Codec = JSON) -> Request:
     """
     try:
         request = codec.read(EventsRequest, body)
-        return Request(request.source or "", list(enumerate(request.events)), [])
+        return Request(request.source or "", request.events, range(len(request.events)), [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     envelope = codec.decode(_Envelope, body)
-    rows: list[tuple[int, Row]] = []
+    rows: list[Row] = []
+    places: list[int] = []
     unreadable: list[tuple[int, str]] = []
     first: wire.RefusalError | None = None
     for index, raw in enumerate(envelope.events):
         try:
-            rows.append((index, codec.decode(ROW, raw)))
+            rows.append(codec.decode(ROW, raw))
+            places.append(index)
         except wire.RefusalError as problem:
             message = _nested_alone(raw, codec) or str(problem)
             unreadable.append((index, message))
@@ -138,7 +142,7 @@ def read_events(body: bytes, codec: Codec = JSON) -> Request:
                 first = wire.RefusalError(problem.status, problem.code, f"events[{index}]: {message}", field)
     if first is not None and not rows:
         raise first
-    return Request(envelope.source or "", rows, unreadable)
+    return Request(envelope.source or "", rows, places, unreadable)
 
 
 def _nested_alone(raw: msgspec.Raw, codec: Codec) -> str | None:
@@ -255,3 +259,18 @@ def account_of(row: Row) -> str | None:
     if table_of(row) in ("transfers", "fills", "margin_rates", "default_events"):
         return row.account_id
     return None
+
+
+def names_of(row: Row) -> Iterator[tuple[str, str]]:
+    """Names that are known once a row has been applied, with what they are names of, if it names any anew."""
+    match table_of(row):
+        case "markets" | "market_bars" | "book_depth" | "funding":
+            yield "markets", row.market
+        case "assets":
+            yield "assets", row.asset
+        case "account_snapshots":
+            yield "accounts", row.account_id
+        case "accounts":
+            yield "accounts", row.account_id
+            if row.owner_id is not None:
+                yield "owners", row.owner_id

@@ -43,32 +43,44 @@ class Source:
 
     def accept(self, sequence: int) -> None:
         """Remember a new number."""
-        assert sequence > self.newest
-        if sequence == self.newest + 1 and self._last:
-            self._last[-1] = sequence
-            return
-        self._first.append(sequence)
-        self._last.append(sequence)
+        self.accept_runs([sequence], [sequence])
+
+    def accept_runs(self, first: list[int], last: list[int]) -> None:
+        """Remember runs of new numbers in rising order."""
+        assert first[0] > self.newest
+        if self._last and first[0] == self.newest + 1:
+            self._last.pop()
+            first = first[1:]
+        self._first.extend(first)
+        self._last.extend(last)
         if len(self._first) > 2 * RUNS_KEPT:  # seldom, so that forgetting costs nothing
             del self._first[:-RUNS_KEPT], self._last[:-RUNS_KEPT]
 
+    @property
+    def runs(self) -> tuple[list[int], list[int]]:
+        """First and last of each run."""
+        return self._first, self._last
+
 
 class Sources:
-    """All sources by name."""
+    """All sources by name, at most `bound` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = SOURCES_KEPT) -> None:
         self._sources: dict[str, Source] = {}
+        self._bound = bound
 
     def find(self, name: str) -> Source | None:
         """What a source has sent; None where it is new and there is no room for another."""
         source = self._sources.get(name)
-        if source is None and len(self._sources) < SOURCES_KEPT:
+        if source is None and len(self._sources) < self._bound:
             return Source()
         return source
 
-    def accept(self, name: str, sequences: list[int]) -> None:
-        """Remember new numbers of a source, in any order."""
-        if sequences:
-            source = self._sources.setdefault(name, Source())
-            for sequence in sorted(sequences):
-                source.accept(sequence)
+    def accept(self, name: str, first: list[int], last: list[int]) -> None:
+        """Remember runs of new numbers of a source, in rising order."""
+        if first:
+            self._sources.setdefault(name, Source()).accept_runs(first, last)
+
+    def runs(self) -> dict[str, tuple[list[int], list[int]]]:
+        """First and last of each run by source."""
+        return {name: source.runs for name, source in self._sources.items()}

@@ -319,6 +319,6 @@ def test_what_is_remembered_of_sources_is_bounded() -> None:
     assert source.place(20 * RUNS_KEPT - 2) is Place.REPEAT
     sources = Sources()
     for number in range(SOURCES_KEPT):
-        sources.accept(str(number), [1])
+        sources.accept(str(number), [1], [1])
     assert sources.find("one more") is None
     assert sources.find("7") is not None

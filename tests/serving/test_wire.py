@@ -135,7 +135,7 @@ def test_a_row_that_cannot_be_read_is_told_by_its_column(change: dict[str, objec
         "price": 2, "fee_usd": 0, "kind": "trade", "sequence": 3,
     }  # fmt: skip
     mixed = read_events(json.dumps({"events": [good, {**good, **change}, good]}).encode())
-    assert [index for index, _ in mixed.rows] == [0, 2]
+    assert list(mixed.places) == [0, 2]
     ((index, message),) = mixed.unreadable
     assert index == 1
     assert message.startswith(field)
