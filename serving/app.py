@@ -7,8 +7,9 @@ same endpoints. Below this application, `serving.http` answers by itself what ca
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.front import Front
 from serving.service import Call, Reply, Route, Service
+from serving.unix import listening
 from serving.wire import RefusalError
 
 Header = tuple[bytes, bytes]
@@ -30,8 +32,10 @@ _BEARER = b"bearer "
 class App:
     """The ASGI application of a service; closes the service when it shuts down."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, unix: socket.socket | None = None) -> None:
+        """`unix`: a bound Unix socket, on which the service is to answer too."""
         self.front = front
+        self._unix = unix
         self.hot: dict[bytes, Route] = {}
         """Routes that take a body and have a plain path."""
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
@@ -77,8 +81,10 @@ class App:
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         syncing = asyncio.create_task(_sync(self.front.service))
+        frames = nullcontext() if self._unix is None else listening(self.front, self._unix)
         try:
-            yield
+            async with frames:
+                yield
         finally:
             syncing.cancel()
             with suppress(asyncio.CancelledError):

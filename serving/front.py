@@ -37,7 +37,7 @@ class Front:
         }
 
     def find(self, path: str) -> tuple[Route, str] | None:
-        """The route of a path without percent signs, and the account that it names; None where there is none."""
+        """The route of a path that is decoded, and the account that it names; None where there is none."""
         route = self._exact.get(path)
         if route is not None:
             return route, ""

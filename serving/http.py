@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from typing import Any
 
 import httptools
@@ -34,10 +35,12 @@ State = tuple[str, int]
 """What a connection waits for, and in which request."""
 
 
-def server_config(front: Front, **more: Any) -> Config:
-    """How uvicorn is to serve; `more` are options of uvicorn, such as those of TLS."""
+def server_config(front: Front, unix: socket.socket | None = None, **more: Any) -> Config:
+    """How uvicorn is to serve; `unix` is a bound socket to answer on too.
 
-    app = App(front)
+    `more` are options of uvicorn, such as those of TLS.
+    """
+    app = App(front, unix)
 
     class Bound(Protocol):
         """This protocol with its application."""

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -13,26 +14,32 @@ from serving.front import Front
 from serving.http import server_config
 from serving.limits import Limits
 from serving.service import Service
-from serving.wire import ModelAnswer
+from serving.unix import bind
+from serving.wire import BatchRequest, ModelAnswer
 from tests.serving import stories as tell
 
 ABOUT = ModelAnswer("fake-1", "f" * 64, "# A model\n")
 
 
-def prepared(limits: Limits | None = None) -> Front:
+PATIENT = Limits(turn_s=60.0)
+"""Limits for tests of anything but overload: a slow machine is not refused."""
+
+
+def prepared(limits: Limits = PATIENT) -> Front:
     """A service that was told the story, with everything compiled that a question needs."""
     engine = tell.told(tell.story())
     for question in ({}, {"orders": [{"market": "BTC", "quantity": 0.1}], "explain": True, "cure": True}):
         engine.score(tell.question("ann", **question))
     sent = {"equity_usd": 1.0, "positions": [{"market": "BTC", "quantity": 1.0}]}
     engine.score(tell.question("ann", account=sent, cure=True))
+    engine.score_batch(BatchRequest(["ann", "bob"]))
     engine.account("bob")
     return Front(Service(engine, ABOUT, limits))
 
 
 @contextmanager
-def served(front: Front) -> Iterator[int]:
-    """Serve on a free port of this machine; gives the port."""
+def served(front: Front, unix: Path | None = None) -> Iterator[int]:
+    """Serve on a free port of this machine, and on a Unix socket; gives the port."""
     started = threading.Event()
 
     class Server(uvicorn.Server):
@@ -41,7 +48,7 @@ def served(front: Front) -> Iterator[int]:
             started.set()
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        server = Server(server_config(front, timeout_graceful_shutdown=1))
+        server = Server(server_config(front, bind(unix) if unix else None, timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serving.limits import Limits
-from tests.serving.served import prepared, replies, said, served
+from tests.serving.served import PATIENT, prepared, replies, said, served
 
-QUICK = Limits(
+QUICK = PATIENT._replace(
     head_s=0.3, body_s=0.3, idle_s=0.6, write_s=0.3, connections=40, pipelined=8, drained_bytes=4_000_000
 )
 """Deadlines that a test can wait for."""

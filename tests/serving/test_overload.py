@@ -34,7 +34,10 @@ class Loop:
             function()
 
     def overload(self, **limits: Any) -> Overload:
-        return Overload(Limits(**limits), lambda: self.now_s, lambda function: self.next.append(function))
+        return Overload(Limits(**limits), lambda: self.now_s, self._later)
+
+    def _later(self, function: Callable[[], None]) -> None:
+        self.next.append(function)
 
 
 def test_a_turn_has_a_budget_of_time_and_the_next_begins_anew() -> None:
@@ -129,7 +132,7 @@ class SlowScorer(tell.FakeScorer):
 
 
 def test_a_flood_is_answered_rightly_or_refused() -> None:
-    front = prepared()
+    front = prepared(Limits())
     front.service.engine.scorer = SlowScorer()
     ask = b'{"account_id":"%s"}'
     expected = {
