@@ -24,8 +24,9 @@ from models.bundle import Bundle
 from pipelines.events import event_batches
 from pipelines.progress import progress
 from pipelines.store import Dataset
-from serving.app import create_app
 from serving.engine import Engine
+from serving.front import Front
+from serving.http import server_config
 from serving.log import EventLog
 from serving.questions import Scoring
 from serving.rows import read_events
@@ -72,24 +73,11 @@ def start_engine(scorer: Scoring, dataset: Path | None, clock: str) -> Engine:
 
 def serve(engine: Engine, about: ModelAnswer, listener: socket.socket) -> None:
     """Answer on a bound socket until asked to end."""
-    app = create_app(Service(engine, about))
+    front = Front(Service(engine, about))
     # what lives now lives to the end: a full collection over it would stop answers for its duration
     gc.collect()
     gc.freeze()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
+    server = _Server(server_config(front, timeout_graceful_shutdown=GRACE_S))
     with _ending_quietly():
         server.run(sockets=[listener])
 

@@ -1,6 +1,6 @@
 """The service without a transport: what each route takes and gives, who may ask, and how a refusal is told.
 
-HTTP (`serving.app`) and the socket (`serving.socket`) hand bodies in and take replies out. Everything is
+HTTP (`serving.app`) and the socket (`serving.unix`) hand bodies in and take replies out. Everything is
 done at once, in the event loop: a hop to a thread costs more than an answer. What a caller sent never leads
 to a 500; what fails here without the caller's doing is a 503, and the caller's margin engine then applies
 rule 2 of the margins itself: the static rate or the one in force, whichever is higher.
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from serving import openapi
 from serving.codec import JSON, Codec
 from serving.engine import Engine
+from serving.limits import Limits
 from serving.log import LogError
 from serving.metrics import Metrics
 from serving.openapi import Operation
@@ -36,22 +37,6 @@ from serving.wire import (
 )
 
 _log = logging.getLogger("perprisk.serving")
-
-
-class Limits(NamedTuple):
-    """What a caller may take up.
-
-    A body that is too large is read to its end before it is refused, within bounds, because a caller that
-    is cut off while sending sees a broken connection and no reason.
-    """
-
-    body_bytes: int = 64 * 1024
-    batch_body_bytes: int = 8 * 1024 * 1024
-    drained_bytes: int = 16 * 1024 * 1024
-    body_s: float = 2.0
-    """Seconds within which a body must be there."""
-    sync_s: float = 0.05
-    """Seconds after which accepted events are on the disk."""
 
 
 class Call(NamedTuple):

@@ -20,15 +20,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.app import create_app
+from serving.app import App
 from serving.engine import Engine
-from serving.service import Limits, Service
-from serving.wire import ModelAnswer
+from serving.front import Front
+from serving.limits import Limits
+from serving.service import Service
 from tests.serving import stories as tell
+from tests.serving.served import ABOUT
 from tests.serving.stories import FakeScorer, at, send, story
 
 ROOT = Path(__file__).resolve().parents[2]
-ABOUT = ModelAnswer("fake-1", "f" * 64, "# A model\n")
 Reply = httpx.Response
 
 
@@ -36,7 +37,7 @@ class Caller:
     """Asks an application in this process, without a network."""
 
     def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
-        self.app = create_app(Service(engine, ABOUT, limits))
+        self.app = App(Front(Service(engine, ABOUT, limits)))
 
     def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> Reply:
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -239,7 +240,7 @@ def test_a_body_that_comes_too_slowly_is_not_waited_for(engine: Engine) -> None:
         yield b': "ann"}'
 
     async def ask() -> Reply:
-        transport = httpx.ASGITransport(app=create_app(Service(engine, ABOUT, Limits(body_s=0.05))))
+        transport = httpx.ASGITransport(app=App(Front(Service(engine, ABOUT, Limits(body_s=0.05)))))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.post("/v1/score", content=drip())
 
@@ -261,7 +262,7 @@ def test_a_large_body_is_read_to_its_end_within_bounds(engine: Engine) -> None:
     async def ask(limits: Limits) -> Reply:
         nonlocal taken
         taken = 0
-        transport = httpx.ASGITransport(app=create_app(Service(engine, ABOUT, limits)))
+        transport = httpx.ASGITransport(app=App(Front(Service(engine, ABOUT, limits))))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.post("/v1/score", content=pour())
 
@@ -319,7 +320,7 @@ def test_figures_for_prometheus(engine: Engine) -> None:
 
 
 def test_the_scoring_process_stays_small() -> None:
-    code = "import sys, serving.app; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = "import sys, serving.http; print(sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     large = {"pandas", "polars", "pyarrow", "lightgbm", "sklearn", "mlflow", "shap", "matplotlib", "typer"}
     assert not large & set(eval(done.stdout))
@@ -331,7 +332,6 @@ SERVE = """
 import sys
 from contextlib import closing
 from pipelines.serve import bind, serve, start_engine
-from serving.wire import ModelAnswer
 from tests.serving.stories import FakeScorer
 with closing(bind("127.0.0.1", 0)) as listener:
     serve(start_engine(FakeScorer(), None, sys.argv[1]), ModelAnswer("fake-1", "f", "card"), listener)
