@@ -146,6 +146,7 @@ def advance(
         transfer(state, key, value[0], time_us)
     elif kind == FUNDING:
         market = state.market[key]
+        market.changes += 1
         market.funding_time = time_us
         market.funding_rate = value[0]
         if not math.isnan(market.mark):  # nobody can hold what never had a mark
@@ -163,6 +164,7 @@ def advance(
         _deposit_asset(state, key, sub, value[0])
     elif kind == BOOK:
         market = state.market[key]
+        market.changes += 1
         _usual_book(market, time_us)
         market.best_bid = value[0]
         market.best_ask = value[1]
@@ -182,6 +184,7 @@ def advance(
         account.isolated = np.int32(value[1])
     elif kind == MARKET:
         market = state.market[key]
+        market.changes += 1
         market.tick_size = value[0]
         market.lot_size = value[1]
         market.taker_fee_rate = value[2]
@@ -236,6 +239,7 @@ def _usual_book(market: np.void, time_us: int) -> None:
 def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     """The next tier of a market whose MARKET row has just been applied."""
     market = state.market[key]
+    market.changes += 1
     k = market.tier_count
     if k == MAX_TIERS:  # refused at every border; a table must not be written past its end all the same
         return
@@ -261,6 +265,7 @@ def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
 @lean
 def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
+    market.changes += 1
     if market.mark_time >= 0 and time_us > market.mark_time:
         observe_price(
             math.log(value[0] / market.mark),
@@ -308,6 +313,7 @@ def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
 @lean
 def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
+    market.changes += 1
     k = market.level_count
     if k < MAX_LEVELS:
         market.distance[k] = value[0]
