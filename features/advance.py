@@ -436,14 +436,20 @@ def transfer(state: State, key: int, amount_usd: float, time_us: int) -> None:
 @inlined
 def fill(
     state: State, key: int, market: int, quantity: float, price: float, fee_usd: float, time_us: int
-) -> None:
-    """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open."""
+) -> float:
+    """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open.
+
+    What it realised against the entry price, in dollars before fees; NaN where that price is not known.
+    """
     slot = _position_slot(state, key, market)
     position = state.position[slot]
     settle(state, key, slot)
     held = position.quantity
     mark = state.market[market].mark
     note_fill(state.account[key], held, position.entry_price, quantity, price, mark, time_us)
+    realised = 0.0
+    if held * quantity < 0.0:
+        realised = math.copysign(min(abs(quantity), abs(held)), held) * (price - position.entry_price)
     left = held + quantity
     # Sums of decimal lots leave a residue; less than half a lot is no position.
     if abs(left) < 0.5 * state.market[market].lot_size or abs(left) < 1e-12 * abs(held):
@@ -461,6 +467,7 @@ def fill(
         _drop_position(state, key, slot)
     state.account[key].changed = time_us
     state.account[key].survived = math.inf
+    return realised
 
 
 @inlined
