@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import inlined, lean
-from features.advance import clear, fill, transfer
+from exchange.compiled import inlined, lean, prefetch
+from features.advance import FAR_AHEAD, clear, fill, transfer
 from features.standing import COLUMNS, stand
 from features.state import NOW, Portfolio, State, new_portfolio, new_state
 
@@ -146,7 +146,9 @@ def places_of(account: Ids, accounts: int) -> Integers:
 @lean
 def lay_fills(fills: Fills, places: Integers, out: npt.NDArray[np.void]) -> None:
     """Copy fills to their places by account, in the order in which they apply."""
-    for row in range(len(fills.account)):
+    rows = len(fills.account)
+    for row in range(rows):
+        prefetch(out, places[fills.account[min(row + FAR_AHEAD, rows - 1)]])
         key = fills.account[row]
         trade = out[places[key]]
         places[key] += 1

@@ -227,7 +227,7 @@ def test_no_look_at_a_market_is_kept_for_too_long(chance: Random, moments: int) 
     made = streams.venue()
     for part in streams.blocks(streams.stream(chance, moments)):
         made.apply(streams.batch(part))
-        if made.now_us >= 0 and chance.random() < 0.3:  # books are too old by then, and are not any more after
+        if made.now_us >= 0 and chance.random() < 0.3:  # a book too old by then is not any more after
             made.open_vectors(made.now_us + chance.choice((1, 2 * streams.HOUR)))
         for account in range(ACCOUNTS):
             kept = made.vector(account)
