@@ -1,10 +1,10 @@
 """The columns of `features.standing` over a whole history, beside pandas and polars: processor time.
 
 They are equity, margin, leverage, unrealised return by entry price, and sums of trading that fade
-(`benchmarks/frames.py`); then the same with what was traded in the last hour and the last day
-(`benchmarks/window_frames.py`). All three are given the same fills in order of time and the marks at the
-decision times, and laying fills in order of account is a part of the time of each. Ours come from
-`features.histories`. All answers are compared.
+(`benchmarks/frames.py`); and what was traded, bought less sold, paid in fees and realised, and in how many
+fills, in the last hour, day and week (`benchmarks/window_frames.py`). All three are given the same fills in
+order of time and the marks at the decision times, and laying fills in order of account is a part of the time
+of each. Ours come from `features.histories`. All answers are compared.
 """
 
 from __future__ import annotations
@@ -20,56 +20,64 @@ import polars as pl
 
 from benchmarks.flows import (
     DEPOSIT_USD,
-    HOURS,
     START_US,
     Flow,
     decision_times,
     flow,
     opened_venue,
 )
-from benchmarks.frames import in_pandas, in_polars
+from benchmarks.frames import followed_in_pandas, followed_in_polars, in_pandas, in_polars
 from benchmarks.window_frames import (
     HOURS as WINDOWS_H,
 )
 from benchmarks.window_frames import (
-    hourly_in_pandas,
-    hourly_in_polars,
     rolling_in_pandas,
     rolling_in_polars,
+    searched_in_pandas,
+    searched_in_polars,
 )
 from exchange.units import HOUR_US, MINUTE_US
 from features.histories import Fills, Marks, Standings, Transfers, stand_through
 from features.standing import COLUMNS
 
-ROUNDS = 5
-"""Everybody is measured so often, and the quietest round counts."""
+ROUNDS = 7
+"""Everybody is measured so often, in turns, and the quietest round counts."""
+
+HOURS, EVERY_HOURS = 240, 6
+"""Fills over ten days, looked at every six hours."""
 
 COMPARISON = {
-    "alone_s": "sample: the compared columns, compiled, seconds",
-    "pandas_s": "the same in pandas",
-    "polars_s": "the same in polars",
-    "pandas_ratio": "pandas over compiled, without windows",
-    "polars_ratio": "polars over compiled, without windows",
-    "windows_s": "sample: with sums over the last hour and day, compiled",
-    "pandas_rolling_s": "the same in pandas, rolling windows",
-    "polars_rolling_s": "the same in polars, rolling windows",
+    "alone_s": "sample: the columns without windows, compiled, seconds",
+    "windows_s": "with windows, compiled",
+    "pandas_followed_s": "pandas: entry prices and what was realised",
+    "pandas_standing_s": "pandas: equity, margin, leverage, return, habits",
+    "pandas_rolling_s": "pandas: windows, rolling",
+    "pandas_searched_s": "pandas: windows, running sums and binary search",
+    "polars_followed_s": "polars: entry prices and what was realised",
+    "polars_standing_s": "polars: equity, margin, leverage, return, habits",
+    "polars_rolling_s": "polars: windows, rolling",
+    "polars_searched_s": "polars: windows, running sums and binary search",
     "pandas_rolling_ratio": "pandas with rolling windows over compiled",
     "polars_rolling_ratio": "polars with rolling windows over compiled",
-    "pandas_hourly_ratio": "pandas by whole hours over compiled",
-    "polars_hourly_ratio": "polars by whole hours over compiled",
+    "pandas_searched_ratio": "pandas with running sums over compiled",
+    "polars_searched_ratio": "polars with running sums over compiled",
+    "pandas_ratio": "pandas over compiled, without windows",
+    "polars_ratio": "polars over compiled, without windows",
     "pandas_difference": "largest difference from pandas, relative",
     "polars_difference": "largest difference from polars, relative",
 }
 
 
-def timed(work: Callable[..., Any], *given: Any) -> tuple[float, Any]:
-    """Processor seconds of the quietest round, and the answer."""
-    rounds = []
+def timed(works: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Processor seconds of the quietest round of each; all take turns, since others disturb for long."""
+    best = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
-        begun = time.process_time()
-        answer = work(*given)
-        rounds.append(time.process_time() - begun)
-    return min(rounds), answer
+        for name, work in works.items():
+            begun = time.process_time()
+            answer = work()
+            best[name] = min(best[name], time.process_time() - begun)
+            del answer
+    return best
 
 
 def largest_difference(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> float:
@@ -89,44 +97,46 @@ def compiled(made: Flow, accounts: int, markets: int, marks: Marks, windows_us: 
 
 def compare(fills: int, accounts: int, markets: int, seed: int, figures: dict[str, float]) -> None:
     """Write COMPARISON and the sizes of the sample to `figures`."""
-    made = flow(fills, accounts, markets, seed)
-    times_us = decision_times(HOURS)
+    made = flow(fills, accounts, markets, seed, HOURS)
+    times_us = decision_times(HOURS, EVERY_HOURS)
     marks = Marks(times_us, made.mark[(times_us - START_US) // MINUTE_US])
     windows_us = tuple(hours * HOUR_US for hours in WINDOWS_H)
-    compiled(made, accounts, markets, marks, windows_us)  # machine code is made
-    figures["alone_s"], _ = timed(compiled, made, accounts, markets, marks, ())
-    figures["windows_s"], found = timed(compiled, made, accounts, markets, marks, windows_us)
-    step = (found.time - times_us[0]) // HOUR_US
-    order = np.lexsort((found.account, step))
-    asked = pd.DataFrame({"step": step[order], "account": found.account[order]})
-    ours = found.column[order]
-    figures["sample_fills"], figures["sample_rows"] = fills, len(ours)
+    ours: dict[str, Callable[[], Standings]] = {
+        "alone": lambda: compiled(made, accounts, markets, marks, ()),
+        "windows": lambda: compiled(made, accounts, markets, marks, windows_us),
+    }
+    ours["alone"]()  # machine code is made
+    found = ours["windows"]()
+    step = (found.time - times_us[0]) // (EVERY_HOURS * HOUR_US)
+    asked = pd.DataFrame({"step": step, "account": found.account})
+    figures["sample_fills"], figures["sample_rows"] = fills, len(step)
 
     columns = {name: getattr(made, name) for name in Fills._fields}
-    for tool, given, keys, standing, rolling, hourly in (
-        ("pandas", pd.DataFrame(columns), asked, in_pandas, rolling_in_pandas, hourly_in_pandas),
-        (
-            "polars",
-            pl.DataFrame(columns),
-            pl.from_pandas(asked),
-            in_polars,
-            rolling_in_polars,
-            hourly_in_polars,
-        ),
-    ):
-        taken, answer = timed(standing, given, times_us, marks.mark)
-        rolling_s, rolled = timed(rolling, given, times_us, keys)
-        hourly_s, summed = timed(hourly, given, times_us, keys)
-        figures[f"{tool}_s"] = taken
-        figures[f"{tool}_rolling_s"] = taken + rolling_s
-        figures[f"{tool}_hourly_s"] = taken + hourly_s
-        figures[f"{tool}_ratio"] = taken / figures["alone_s"]
-        for kind in ("rolling", "hourly"):
-            figures[f"{tool}_{kind}_ratio"] = figures[f"{tool}_{kind}_s"] / figures["windows_s"]
+    frame, table, keys = pd.DataFrame(columns), pl.DataFrame(columns), pl.from_pandas(asked)
+    frame_followed, table_followed = followed_in_pandas(frame), followed_in_polars(table)
+    theirs: dict[str, Callable[[], Any]] = {
+        "pandas_followed": lambda: followed_in_pandas(frame),
+        "pandas_standing": lambda: in_pandas(frame_followed, times_us, marks.mark),
+        "pandas_rolling": lambda: rolling_in_pandas(frame_followed, times_us, asked),
+        "pandas_searched": lambda: searched_in_pandas(frame_followed, times_us, asked),
+        "polars_followed": lambda: followed_in_polars(table),
+        "polars_standing": lambda: in_polars(table_followed, times_us, marks.mark),
+        "polars_rolling": lambda: rolling_in_polars(table_followed, times_us, keys),
+        "polars_searched": lambda: searched_in_polars(table_followed, times_us, keys),
+    }
+    for tool in ("pandas", "polars"):
+        answer = theirs[f"{tool}_standing"]()
         same = np.array_equal(answer[["step", "account"]].to_numpy(), asked.to_numpy())
         assert same, "not the same open accounts"
-        theirs = np.hstack([answer[list(COLUMNS)].to_numpy(), rolled.to_numpy()])
         figures[f"{tool}_difference"] = max(
-            largest_difference(ours, theirs), largest_difference(ours[:, len(COLUMNS) :], summed.to_numpy())
+            largest_difference(found.column, np.hstack([answer[list(COLUMNS)].to_numpy(), window.to_numpy()]))
+            for window in (theirs[f"{tool}_rolling"](), theirs[f"{tool}_searched"]())
         )
         assert figures[f"{tool}_difference"] < 1e-6, f"{tool} and we do not agree"
+    taken = timed(ours | theirs)
+    figures |= {f"{name}_s": seconds for name, seconds in taken.items()}
+    for tool in ("pandas", "polars"):
+        alone = taken[f"{tool}_followed"] + taken[f"{tool}_standing"]
+        figures[f"{tool}_ratio"] = alone / taken["alone"]
+        for kind in ("rolling", "searched"):
+            figures[f"{tool}_{kind}_ratio"] = (alone + taken[f"{tool}_{kind}"]) / taken["windows"]

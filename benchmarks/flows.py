@@ -48,13 +48,13 @@ def part(events: EventBatch, rows: object) -> EventBatch:
     return EventBatch(*[column[rows] for column in events])  # type: ignore[index, arg-type]
 
 
-def flow(fills: int, accounts: int, markets: int, seed: int) -> Flow:
+def flow(fills: int, accounts: int, markets: int, seed: int, hours: int = HOURS) -> Flow:
     """Fills by chance: few accounts trade much, lots of a tenth, marks that move 100% a year."""
     chance = np.random.default_rng(seed)
-    minutes = HOURS * 60
+    minutes = hours * 60
     moves = chance.normal(0.0, math.sqrt(1.0 / (365 * 24 * 60)), (minutes + 1, markets))
     mark = chance.choice((2.0, 30.0, 1_500.0), markets) * np.exp(np.cumsum(moves, axis=0))
-    time_us = np.sort(chance.integers(1, HOURS * HOUR_US, fills))
+    time_us = np.sort(chance.integers(1, hours * HOUR_US, fills))
     account = (accounts * chance.random(fills) ** 2).astype(np.int32)
     # an account keeps to a few markets of its own
     market = ((7 * account + chance.geometric(0.6, fills)) % markets).astype(np.int32)
@@ -135,6 +135,6 @@ def opened_venue(accounts: int, markets: int) -> Venue:
     return venue
 
 
-def decision_times(hours: int) -> npt.NDArray[np.int64]:
-    """Every full hour after the first two, when nearly every account has traded."""
-    return START_US + HOUR_US * np.arange(3, hours + 1)
+def decision_times(hours: int, every: int = 1) -> npt.NDArray[np.int64]:
+    """So many hours apart, none in the first two hours, before nearly every account has traded."""
+    return START_US + HOUR_US * np.arange(max(3, every), hours + 1, every)

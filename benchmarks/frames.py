@@ -1,8 +1,9 @@
 """The columns of `features.standing` in pandas and in polars, as a good user of them would write them.
 
-Both get the fills in order of time and the marks by minute, and answer for every open account at each
-decision time. What can be said of whole columns is; the entry price, which depends on the one before it, is
-a loop over plain lists in both, the fastest that either offers short of compiled code.
+Both get the fills in order of time and the marks at the decision times, and answer for every open account
+at each of these, in order of account. What can be said of whole columns is; the entry price, which depends
+on the one before it, and what a fill realises against it are a loop over plain lists in both, the fastest
+that either offers short of compiled code.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ HALF_LIFE_S = 3 * 86_400.0
 FILL_COLUMNS = ("account", "market", "quantity", "price")
 
 
-def entries(account: list[int], market: list[int], quantity: list[float], price: list[float]) -> list[float]:
-    """Entry price after each fill; fills in order of account, market and time."""
-    found = []
+def entries(
+    account: list[int], market: list[int], quantity: list[float], price: list[float]
+) -> tuple[list[float], list[float]]:
+    """Entry price after each fill, and what the fill realised; in order of account, market and time."""
+    found, realised = [], []
     before = (-1, -1)
     held, entry = 0.0, float("nan")
     for who, where, size, paid in zip(account, market, quantity, price, strict=True):
@@ -33,26 +36,38 @@ def entries(account: list[int], market: list[int], quantity: list[float], price:
         left = held + size
         if -0.5 * LOT < left < 0.5 * LOT:
             left = 0.0
-        if held == 0.0 or held * left < 0.0:
+        profit = 0.0
+        if held == 0.0:
             entry = paid
-        elif abs(left) > abs(held):
+        elif held * size > 0.0:
             entry = (held * entry + size * paid) / left
+        else:
+            profit = (-size if abs(size) < abs(held) else held) * (paid - entry)
+            if held * left < 0.0:
+                entry = paid
         held = left
         found.append(entry)
-    return found
+        realised.append(profit)
+    return found, realised
+
+
+def followed_in_pandas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The fills in the same order with `entry` and `realised`."""
+    ordered = frame.sort_values(["account", "market"], kind="stable")
+    entry, realised = entries(*(ordered[name].tolist() for name in FILL_COLUMNS))
+    return frame.assign(
+        entry=pd.Series(entry, index=ordered.index), realised=pd.Series(realised, index=ordered.index)
+    )
 
 
 def in_pandas(frame: pd.DataFrame, times_us: Integers, marks: Floats) -> pd.DataFrame:
-    """step, account and the columns; `marks` is (steps, markets)."""
+    """step, account and the columns, from fills with `entry`; `marks` is (steps, markets)."""
     frame = frame.assign(step=np.searchsorted(times_us, frame["time_us"].to_numpy(), side="left"))
-    frame = frame[frame["step"] < len(times_us)].sort_values(["account", "market"], kind="stable")
+    frame = frame[frame["step"] < len(times_us)]
     traded = frame["quantity"].abs() * frame["price"]
     weight = np.exp2((frame["time_us"] - times_us[0]) / 1e6 / HALF_LIFE_S)
     frame = frame.assign(
-        cash=-frame["quantity"] * frame["price"] - frame["fee_usd"],
-        traded=weight * traded,
-        fills=weight,
-        entry=entries(*(frame[name].tolist() for name in FILL_COLUMNS)),
+        cash=-frame["quantity"] * frame["price"] - frame["fee_usd"], traded=weight * traded, fills=weight
     )
     steps = range(len(times_us))
     by_position = frame.groupby(["account", "market", "step"], sort=True)
@@ -91,12 +106,19 @@ def in_pandas(frame: pd.DataFrame, times_us: Integers, marks: Floats) -> pd.Data
     }
     for name, table in tables.items():
         found[name] = table.to_numpy()[is_open]
-    return pd.DataFrame(found).sort_values(["step", "account"])
+    return pd.DataFrame(found)
 
 
 def _over_all(value: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     """value / scale within bounds, at a bound where the scale is nothing."""
     return (value / scale).clip(-FAR, FAR).where(scale > 0.0, np.sign(value) * FAR)
+
+
+def followed_in_polars(frame: pl.DataFrame) -> pl.DataFrame:
+    """The fills in the same order with `entry` and `realised`."""
+    ordered = frame.with_row_index("row").sort("account", "market", maintain_order=True)
+    entry, realised = entries(*(ordered[name].to_list() for name in FILL_COLUMNS))
+    return ordered.with_columns(entry=pl.Series(entry), realised=pl.Series(realised)).sort("row").drop("row")
 
 
 def in_polars(frame: pl.DataFrame, times_us: Integers, marks: Floats) -> pl.DataFrame:
@@ -106,13 +128,11 @@ def in_polars(frame: pl.DataFrame, times_us: Integers, marks: Floats) -> pl.Data
     frame = (
         frame.with_columns(step=pl.Series(step))
         .filter(pl.col("step") < len(times_us))
-        .sort("account", "market", maintain_order=True)
         .with_columns(
             traded=pl.col("quantity").abs() * pl.col("price"),
             weight=(seconds / HALF_LIFE_S * np.log(2.0)).exp(),
         )
     )
-    frame = frame.with_columns(entry=pl.Series(entries(*(frame[name].to_list() for name in FILL_COLUMNS))))
     steps = pl.DataFrame({"step": np.arange(len(times_us))})
     moved = frame.group_by("account", "market", "step").agg(pl.col("quantity").sum(), pl.col("entry").last())
     grid = moved.select("account", "market").unique().join(steps, how="cross")
@@ -170,7 +190,7 @@ def in_polars(frame: pl.DataFrame, times_us: Integers, marks: Floats) -> pl.Data
             turnover=_over(pl.col("traded") * pl.col("fade"), pl.col("equity_usd")),
             fills=pl.col("fills") * pl.col("fade"),
         )
-        .sort("step", "account")
+        .sort("account", "step")
     )
 
 

@@ -146,6 +146,7 @@ def advance(
         transfer(state, key, value[0], time_us)
     elif kind == FUNDING:
         market = state.market[key]
+        market.changes += 1
         market.funding_time = time_us
         market.funding_rate = value[0]
         if not math.isnan(market.mark):  # nobody can hold what never had a mark
@@ -163,6 +164,7 @@ def advance(
         _deposit_asset(state, key, sub, value[0])
     elif kind == BOOK:
         market = state.market[key]
+        market.changes += 1
         _usual_book(market, time_us)
         market.best_bid = value[0]
         market.best_ask = value[1]
@@ -182,6 +184,7 @@ def advance(
         account.isolated = np.int32(value[1])
     elif kind == MARKET:
         market = state.market[key]
+        market.changes += 1
         market.tick_size = value[0]
         market.lot_size = value[1]
         market.taker_fee_rate = value[2]
@@ -236,6 +239,7 @@ def _usual_book(market: np.void, time_us: int) -> None:
 def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     """The next tier of a market whose MARKET row has just been applied."""
     market = state.market[key]
+    market.changes += 1
     k = market.tier_count
     if k == MAX_TIERS:  # refused at every border; a table must not be written past its end all the same
         return
@@ -261,6 +265,7 @@ def _tier(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
 @lean
 def _bar(state: State, key: int, time_us: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
+    market.changes += 1
     if market.mark_time >= 0 and time_us > market.mark_time:
         observe_price(
             math.log(value[0] / market.mark),
@@ -308,6 +313,7 @@ def _asset_price(state: State, key: int, time_us: int, price: float) -> None:
 @lean
 def _level(state: State, key: int, value: npt.NDArray[np.float64]) -> None:
     market = state.market[key]
+    market.changes += 1
     k = market.level_count
     if k < MAX_LEVELS:
         market.distance[k] = value[0]
@@ -430,14 +436,20 @@ def transfer(state: State, key: int, amount_usd: float, time_us: int) -> None:
 @inlined
 def fill(
     state: State, key: int, market: int, quantity: float, price: float, fee_usd: float, time_us: int
-) -> None:
-    """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open."""
+) -> float:
+    """Trade `quantity` at `price`: cash pays for it, the entry price is that of what stays open.
+
+    What it realised against the entry price, in dollars before fees; NaN where that price is not known.
+    """
     slot = _position_slot(state, key, market)
     position = state.position[slot]
     settle(state, key, slot)
     held = position.quantity
     mark = state.market[market].mark
     note_fill(state.account[key], held, position.entry_price, quantity, price, mark, time_us)
+    realised = 0.0
+    if held * quantity < 0.0:
+        realised = math.copysign(min(abs(quantity), abs(held)), held) * (price - position.entry_price)
     left = held + quantity
     # Sums of decimal lots leave a residue; less than half a lot is no position.
     if abs(left) < 0.5 * state.market[market].lot_size or abs(left) < 1e-12 * abs(held):
@@ -455,6 +467,7 @@ def fill(
         _drop_position(state, key, slot)
     state.account[key].changed = time_us
     state.account[key].survived = math.inf
+    return realised
 
 
 @inlined

@@ -53,7 +53,7 @@ from features.state import (
     State,
 )
 from features.structural import jump_passage, logit, mixed_first_passage, prior_hazards
-from features.views import view_market, view_side
+from features.views import look
 
 # Figures: what margin arithmetic and fallbacks need beside the vector.
 (
@@ -96,9 +96,8 @@ def emit(
     """
     for i in range(folio.count[POSITIONS]):
         position = folio.position[i]
-        seen = folio.markets[position.market]
-        view_market(state.market[position.market], state.clock[NOW], seen)
-        view_side(state.market[position.market], side_of(position.quantity), seen)
+        key = position.market
+        look(state.market[key], state.clock[NOW], side_of(position.quantity), folio.markets[key])
     _emit_seen(state, folio, features, figures)
 
 
@@ -344,9 +343,8 @@ def emit_open(
     length are counted but not written.
     """
     for market in range(len(state.market)):
-        view_market(state.market[market], state.clock[NOW], folio.markets[market])
-        view_side(state.market[market], 0, folio.markets[market])
-        view_side(state.market[market], 1, folio.markets[market])
+        look(state.market[market], state.clock[NOW], 0, folio.markets[market])
+        look(state.market[market], state.clock[NOW], 1, folio.markets[market])
     rows = 0
     for key in range(accounts):
         read_ahead(state, key)

@@ -10,14 +10,15 @@ Beside them, exact sums over windows of time, which a live venue would have to k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import inlined, lean
-from features.advance import clear, fill, transfer
+from exchange.compiled import inlined, lean, prefetch
+from features.advance import FAR_AHEAD, clear, fill, transfer
 from features.standing import COLUMNS, stand
 from features.state import NOW, Portfolio, State, new_portfolio, new_state
 
@@ -64,7 +65,7 @@ class Funding(NamedTuple):
 class Standings(NamedTuple):
     """A row for every account with an open position at a time: in order of account, then of time.
 
-    `column` has COLUMNS, then for each window what was traded in it in dollars, and in how many fills.
+    `column` has COLUMNS, then WINDOWED for each window.
     """
 
     time: Integers
@@ -75,6 +76,10 @@ class Standings(NamedTuple):
 TRADE_ROW = np.dtype(
     [("time_us", "i8"), ("quantity", "f8"), ("price", "f8"), ("fee_usd", "f8"), ("market", "i8")]
 )
+WINDOWED = ("traded_usd", "net_usd", "fee_usd", "realised_usd", "fills")
+"""Sums over a window of time: notional traded, bought less sold, fees, realised before fees; and how many."""
+
+SUMMED = len(WINDOWED) - 1
 WINDOW_ROW = np.dtype([("length_us", "i8"), ("first", "i8")])
 """A window, and the first trade within it."""
 
@@ -90,8 +95,8 @@ def stand_through(
 ) -> Standings:
     """How each of `accounts` cross accounts of dollars stood at each time, events at that time included.
 
-    `terms` are the rows of a state's markets whose terms are known. What was traded is told for the times in
-    (time - window, time]. NaN where something is not known.
+    `terms` are the rows of a state's markets whose terms are known. WINDOWED is told for the times in
+    (time - window, time]. NaN where something is not known; a fee that is not known is none.
     """
     trades, payments = np.empty(len(fills.time_us), TRADE_ROW), np.empty(len(transfers.time_us), np.int64)
     of_fills, of_transfers = places_of(fills.account, accounts), places_of(transfers.account, accounts)
@@ -102,14 +107,14 @@ def stand_through(
     windows = np.zeros(len(windows_us), WINDOW_ROW)
     windows["length_us"] = windows_us
     each = np.diff(of_fills[:-1])
-    before = np.empty((1 + int(each.max(initial=0)), 2))
+    before = np.empty((1 + int(each.max(initial=0)), 2 * SUMMED))
     state = new_state(len(terms), 1, 2, len(terms) + 1, 1)._replace(market=terms.copy())
     folio = new_portfolio(len(terms), 1)
     most = len(marks.time_us) * int(np.count_nonzero(each))
     out = Standings(
         np.empty(most, np.int64),
         np.empty(most, np.int64),
-        np.empty((most, len(COLUMNS) + 2 * len(windows_us))),
+        np.empty((most, len(COLUMNS) + len(WINDOWED) * len(windows_us))),
     )
     written = go_through(
         state,
@@ -141,7 +146,9 @@ def places_of(account: Ids, accounts: int) -> Integers:
 @lean
 def lay_fills(fills: Fills, places: Integers, out: npt.NDArray[np.void]) -> None:
     """Copy fills to their places by account, in the order in which they apply."""
-    for row in range(len(fills.account)):
+    rows = len(fills.account)
+    for row in range(rows):
+        prefetch(out, places[fills.account[min(row + FAR_AHEAD, rows - 1)]])
         key = fills.account[row]
         trade = out[places[key]]
         places[key] += 1
@@ -186,8 +193,7 @@ def go_through(
             continue
         row = start
         _begin(state, windows, start)
-        if len(windows) > 0:
-            _sum_up(trades, start, end, before)
+        before[0] = 0.0
         payment, last_payment = of_transfers[key], of_transfers[key + 1]
         funded = 0
         for step in range(len(marks.time_us)):
@@ -208,7 +214,9 @@ def go_through(
                     payment += 1
                 else:
                     one = trades[row]
-                    fill(state, 0, one.market, one.quantity, one.price, one.fee_usd, next_us)
+                    realised = fill(state, 0, one.market, one.quantity, one.price, one.fee_usd, next_us)
+                    if len(windows) > 0:
+                        _sum_up(one, realised, before[row - start], before[row - start + 1])
                     row += 1
             state.clock[NOW] = until_us
             _mark(state, marks.mark[step])
@@ -222,23 +230,25 @@ def go_through(
 
 
 @inlined
-def _sum_up(trades: npt.NDArray[np.void], start: int, end: int, before: Floats) -> None:
-    """Dollars that an account traded before each of its fills, and before what comes after the last.
+def _sum_up(trade: np.void, realised: float, last: Floats, out: Floats) -> None:
+    """Sums over an account's fills up to this one, from those up to the `last`.
 
-    In two parts: what rounding takes from the sum is kept beside it (Knuth's two-sum).
+    In two parts: what rounding takes from a sum is kept beside it (Knuth's two-sum).
     """
-    total = 0.0
-    rest = 0.0
-    before[0, 0] = 0.0
-    before[0, 1] = 0.0
-    for row in range(start, end):
-        traded = abs(trades[row].quantity) * trades[row].price
-        grown = total + traded
-        taken = grown - total
-        rest += (total - (grown - taken)) + (traded - taken)
-        total = grown
-        before[row - start + 1, 0] = total
-        before[row - start + 1, 1] = rest
+    dollars = trade.quantity * trade.price
+    _add(last, 0, abs(dollars), out)
+    _add(last, 1, dollars, out)
+    _add(last, 2, 0.0 if math.isnan(trade.fee_usd) else trade.fee_usd, out)
+    _add(last, 3, realised, out)
+
+
+@inlined
+def _add(last: Floats, column: int, amount: float, out: Floats) -> None:
+    total = last[column]
+    grown = total + amount
+    taken = grown - total
+    out[column] = grown
+    out[SUMMED + column] = last[SUMMED + column] + ((total - (grown - taken)) + (amount - taken))
 
 
 @inlined
@@ -271,13 +281,16 @@ def _look_back(
     windows: npt.NDArray[np.void],
     out: Floats,
 ) -> None:
-    """Write what was traded within each window and in how many fills, the last of them before `end`."""
+    """Write WINDOWED for each window, the last of its fills before `end`."""
     for k in range(len(windows)):
         first = windows[k].first
         while first < end and trades[first].time_us <= now_us - windows[k].length_us:
             first += 1
         windows[k].first = first
-        column = len(COLUMNS) + 2 * k
-        a, b = first - start, end - start
-        out[column] = (before[b, 0] - before[a, 0]) + (before[b, 1] - before[a, 1])
-        out[column + 1] = end - first
+        column = len(COLUMNS) + len(WINDOWED) * k
+        then = before[first - start]
+        now = before[end - start]
+        for place in range(SUMMED):
+            rest = now[SUMMED + place] - then[SUMMED + place]
+            out[column + place] = (now[place] - then[place]) + rest
+        out[column + SUMMED] = end - first

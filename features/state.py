@@ -50,6 +50,7 @@ _VOLATILITY = [
 
 MARKET_ROW = np.dtype(
     [
+        ("changes", "i8"),  # events and sweeps so far that wrote to this row
         ("mark_time", "i8"),
         ("book_time", "i8"),
         ("funding_time", "i8"),
@@ -181,6 +182,7 @@ _START = {
     "funding_paid": 0.0,
     "cash": 0.0,
     "tier_floor": np.inf,
+    "changes": 0,
     "tier_count": 0,
     "level_count": 0,
     "isolated": 0,
@@ -277,6 +279,10 @@ SUMS_ROW = np.dtype(
 
 VIEW_ROW = np.dtype(
     [
+        # the market's `changes` that it was looked at after, from neither side and from each; -1 before
+        ("seen", "i8"),
+        ("side_seen", "i8", (2,)),
+        ("fresh", "i8"),  # whether the book counted then
         ("levels", "i8"),  # of the book, 0 where it is not known
         *((name, "f8") for name in (
             "carry_day", "basis", "jumps", "volume_day", "interest_change", "spread", "spread_change")),
@@ -287,7 +293,10 @@ VIEW_ROW = np.dtype(
             "ignition", "ignition_over_sigma")),
     ]
 )  # fmt: skip
-"""Scratch of `features.views`: what every position in a market reads alike, NaN where not known."""
+"""Scratch of `features.views`: what every position in a market reads alike, NaN where not known.
+
+Kept from vector to vector; a portfolio is for one venue, whose events tell when to look again.
+"""
 
 
 class Portfolio(NamedTuple):
@@ -313,6 +322,8 @@ CASH, INITIAL_IN_FORCE, MAINTENANCE_IN_FORCE = 0, 1, 2
 
 def new_portfolio(markets: int, assets: int) -> Portfolio:
     """Room for one account on a venue of that many markets and assets."""
+    views = np.zeros(markets, VIEW_ROW)
+    views["seen"] = -1
     return Portfolio(
         np.zeros(3, np.int64),
         np.full(3, np.nan),
@@ -322,7 +333,7 @@ def new_portfolio(markets: int, assets: int) -> Portfolio:
         np.zeros((3, ESTIMATORS)),
         np.zeros(1, SUMS_ROW),
         np.zeros(markets),
-        np.zeros(markets, VIEW_ROW),
+        views,
     )
 
 

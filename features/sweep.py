@@ -65,6 +65,7 @@ def _sweep(state: State, folio: Portfolio, now_us: int, elapsed_us: int) -> None
     """Look at every account; `elapsed_us` have passed since the last time."""
     hourly = now_us // HOUR_US > state.clock[EXPECTED_AT] // HOUR_US
     for k in range(len(state.market)):
+        state.market[k].changes += 1
         state.market[k].forced[:] = 0.0
     for k in range(len(state.owner)):
         owner = state.owner[k]

@@ -227,7 +227,7 @@ class Venue:
         handle = self._handle
         if handle is None or handle.state is not self.state or handle.folio is not self._folio:
             handle = self._held()
-        return handle.both if take(handle.places, account) else None
+        return handle.both if take(handle.address, account) else None
 
     def _held(self) -> Handle:
         """A handle to the tables as they are; they are replaced when they grow."""

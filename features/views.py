@@ -1,7 +1,8 @@
 """What every position in a market reads alike: one look at a market's book, funding and pressure.
 
 A view holds nothing that the market's row and the clock do not say; it only spares taking the same logs
-and walking the same book for every account. Side 0 is that of longs, which are closed into the bids.
+and walking the same book for every account. It holds until an event or a sweep writes to that row, or the
+book gets too old to count. Side 0 is that of longs, which are closed into the bids.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.units import BPS, DAY_S
 from features.arithmetic import book_known, over
 from features.depth import depth_within_usd
@@ -25,10 +26,23 @@ LOG_1PCT, LOG_3PCT, LOG_10PCT = 0.01, 0.03, 0.10
 """Distances in logs at which liquidation pressure is read."""
 
 
+@inlined
+def look(market: np.void, now_us: int, side: int, out: np.void) -> None:
+    """Bring a view of a market from one side up to date; takes next to nothing where it is."""
+    fresh = 1 if book_known(market, now_us) else 0
+    if out.seen != market.changes or out.fresh != fresh:
+        out.seen = market.changes
+        out.fresh = fresh
+        out.side_seen[:] = -1
+        _view_market(market, fresh != 0, out)
+    if out.side_seen[side] != market.changes:
+        out.side_seen[side] = market.changes
+        _view_side(market, side, out)
+
+
 @lean
-def view_market(market: np.void, now_us: int, out: np.void) -> None:
+def _view_market(market: np.void, fresh: bool, out: np.void) -> None:
     """Look at a market from neither side: what holds for longs and shorts."""
-    fresh = book_known(market, now_us)
     out.levels = market.level_count if fresh else 0
     out.carry_day = market.funding_rate * DAY_S / market.funding_interval_s
     out.basis = market.mark / market.index - 1.0
@@ -44,7 +58,7 @@ def view_market(market: np.void, now_us: int, out: np.void) -> None:
 
 
 @lean
-def view_side(market: np.void, side: int, out: np.void) -> None:
+def _view_side(market: np.void, side: int, out: np.void) -> None:
     """Look at a market from one side, once it has been looked at from neither."""
     levels = out.levels
     closing = market.bid_depth if side == 0 else market.ask_depth

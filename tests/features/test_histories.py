@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from features import catalog
 from features.events import FILL, FUNDING, TRANSFER
-from features.histories import Fills, Funding, Marks, Standings, Transfers, stand_through
+from features.histories import WINDOWED, Fills, Funding, Marks, Standings, Transfers, stand_through
 from features.standing import COLUMNS, stand_open
 from features.state import new_portfolio
 from features.venue import Venue
@@ -92,8 +92,33 @@ def live(rows: Sequence[Row], times: Sequence[int]) -> Standings:
     )
 
 
+def fills_in(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.kind == FILL]
+
+
+def summed_up(rows: Sequence[Row]) -> list[tuple[float, float, float, float]]:
+    """Of each fill what WINDOWED adds up; realised against the mean price of what is still open."""
+    lots: dict[tuple[int, int], tuple[float, float]] = {}
+    found = []
+    for row in fills_in(rows):
+        quantity, price, fee = row.values[:3]
+        held, entry = lots.get((row.key, row.sub), (0.0, NAN))
+        closed = min(abs(quantity), abs(held)) if held * quantity < 0.0 else 0.0
+        realised = (closed if held > 0.0 else -closed) * (price - entry) if closed else 0.0
+        left = held + quantity
+        if abs(left) < 0.5 * LOTS[row.sub] or abs(left) < 1e-12 * abs(held):
+            left = 0.0
+        if held == 0.0 or held * left < 0.0:
+            entry = price
+        elif abs(left) > abs(held):
+            entry = (held * entry + quantity * price) / left
+        lots[row.key, row.sub] = (left, entry)
+        found.append((abs(quantity * price), quantity * price, 0.0 if math.isnan(fee) else fee, realised))
+    return found
+
+
 def fills_of(rows: Sequence[Row]) -> Fills:
-    some = [row for row in rows if row.kind == FILL]
+    some = fills_in(rows)
     columns = np.array([row.values[:3] for row in some]).reshape(-1, 3).T.copy()
     return Fills(
         np.array([row.time_us for row in some], np.int64),
@@ -146,16 +171,19 @@ def compare(rows: list[Row], times: list[int], seen: list[list[float]]) -> int:
     assert found.account.tolist() == expected.account.tolist()
     assert found.time.tolist() == expected.time.tolist()
     assert np.ascontiguousarray(found.column[:, : len(COLUMNS)]).tobytes() == expected.column.tobytes()
+    summed = [(one, *sums) for one, sums in zip(fills_in(rows), summed_up(rows), strict=True)]
     for place, window_us in enumerate(WINDOWS_US):
         for row, (key, now) in enumerate(zip(found.account.tolist(), found.time.tolist(), strict=True)):
             within = [
-                abs(one.values[0]) * one.values[1]
-                for one in rows
-                if one.kind == FILL and one.key == key and now - window_us < one.time_us <= now
+                sums for one, *sums in summed if one.key == key and now - window_us < one.time_us <= now
             ]
-            traded, count = found.column[row, len(COLUMNS) + 2 * place :][:2].tolist()
+            *sums, count = found.column[row, len(COLUMNS) + len(WINDOWED) * place :][: len(WINDOWED)].tolist()
             assert count == len(within)
-            assert traded == pytest.approx(math.fsum(within), rel=1e-15, abs=0.0)
+            for amount, amounts in zip(sums, zip(*within, strict=True), strict=False):
+                # what cancels leaves the last bit of a sum that was as large as its parts
+                size = math.fsum(map(abs, amounts))
+                assert amount == pytest.approx(math.fsum(amounts), rel=1e-15, abs=1e-16 * size)
+            assert within or sums == [0.0] * len(sums)
     return len(found.account)
 
 
@@ -182,4 +210,5 @@ def test_what_a_large_trade_leaves_is_not_lost_on_small_ones() -> None:
     rows += [streams.bar(times[0], key, mark, NAN, mark) for key, mark in enumerate(PRICES)]
     found = at_once(rows, times, [list(PRICES)])
     assert found.column[0, len(COLUMNS)] == math.fsum([0.1 * 0.3] * 7)
-    assert found.column[0, len(COLUMNS) + 1] == 7.0
+    assert found.column[0, len(COLUMNS) + 1] == math.fsum([0.1 * 0.3] * 7)
+    assert found.column[0, len(COLUMNS) + WINDOWED.index("fills")] == 7.0

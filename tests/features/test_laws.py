@@ -221,6 +221,21 @@ def test_all_at_once_is_one_by_one(chance: Random, moments: int) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@laws
+@given(streams.chances, st.integers(1, 10))
+def test_no_look_at_a_market_is_kept_for_too_long(chance: Random, moments: int) -> None:
+    made = streams.venue()
+    for part in streams.blocks(streams.stream(chance, moments)):
+        made.apply(streams.batch(part))
+        if made.now_us >= 0 and chance.random() < 0.3:  # a book too old by then is not any more after
+            made.open_vectors(made.now_us + chance.choice((1, 2 * streams.HOUR)))
+        for account in range(ACCOUNTS):
+            kept = made.vector(account)
+            if kept is not None:
+                anew = made.vector_of(made.portfolio(account))
+                assert [each.tobytes() for each in kept] == [each.tobytes() for each in anew]
+
+
 # ---- pools of slots
 
 
