@@ -21,6 +21,7 @@ from serving.intake import Intake, Weighed
 from serving.log import EventLog, Frame, LogError, LogReader
 from serving.questions import Asked, Moment, Questions, Scoring
 from serving.rows import Request
+from serving.shared_log import SharedLog
 from serving.snapshot import Position, Snapshot
 from serving.wire import (
     LAST_US,
@@ -129,8 +130,18 @@ class Engine:
 
     def _take(self, weigh: Callable[[int], Weighed]) -> EventsAnswer:
         self._sure()
-        if self._reader is not None:
-            raise RefusalError(503, "not_the_writer", "another process takes the events of this service")
+        if not isinstance(self._log, SharedLog):
+            if self._reader is not None:
+                raise RefusalError(503, "not_the_writer", "another process takes the events of this service")
+            return self._taken(weigh)
+        try:
+            with self._log.turn():
+                self.catch_up()
+                return self._taken(weigh)
+        except LogError as error:
+            raise RefusalError(503, "log_unavailable", str(error)) from error
+
+    def _taken(self, weigh: Callable[[int], Weighed]) -> EventsAnswer:
         weighed = weigh(LAST_US if self._clock is None else self._clock() + CLOCK_SKEW_US)
         if weighed.entry is not None:
             self._write(weighed.entry)
@@ -154,11 +165,10 @@ class Engine:
         return self.sequence - before
 
     def _write(self, entry: Entry) -> None:
-        if not isinstance(self._log, EventLog):
+        if not isinstance(self._log, EventLog | SharedLog):
             return
-        start = self._log.end
         try:
-            self._log.append(entries.encode(entry))
+            start = self._log.append(entries.encode(entry))
         except LogError as error:
             raise RefusalError(503, "log_unavailable", str(error)) from error
         self._position = Position(start, b"", self._log.end)

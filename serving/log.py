@@ -116,8 +116,14 @@ class EventLog:
         """The head of the frame that begins there."""
         return os.pread(self._descriptor, _HEAD.size, start)
 
-    def append(self, payload: bytes) -> None:
-        """Append one payload, whole or not at all; LogError where that fails, and ever after if it must.
+    def go_on_at(self, end: int) -> None:
+        """Append there, where the last whole frame ends: others may have appended (`serving.shared_log`)."""
+        self._end = end
+
+    def append(self, payload: bytes) -> int:
+        """Append one payload, whole or not at all; where its frame begins.
+
+        Raises LogError where that fails, and ever after if it must.
 
         Followers never see what fails: a frame is whole only with its last byte, after which nothing can.
         """
@@ -125,7 +131,9 @@ class EventLog:
             raise LogError(self._broken)
         if len(payload) > LONGEST_FRAME:
             raise LogError(f"{self.path}: {len(payload)} bytes are too many for one frame")
+        start = self._end
         self._write(_frame(payload))
+        return start
 
     def sync(self) -> None:
         """Carry to the disk what was appended since the last time; LogError where that fails."""
