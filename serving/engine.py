@@ -15,7 +15,8 @@ from features.venue import Venue
 from serving import rows
 from serving.admission import CLOCK_SKEW_US, Admission
 from serving.batches import Columns, write
-from serving.log import EventLog, LogError
+from serving.frames import LogError
+from serving.log import EventLog
 from serving.questions import Asked, Moment, Questions, Scoring
 from serving.rows import Request, Row
 from serving.wire import (

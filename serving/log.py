@@ -1,36 +1,26 @@
 """The event log: what was accepted, on disk before it counts.
 
     header  8 bytes MAGIC, then one frame: whose log this is
-    frame   4 bytes length, 4 bytes CRC-32 of the payload, 4 bytes CRC-32 of the eight before, payload
-            (numbers little endian)
+    frame   as `serving.frames` has it
 
 A frame is handed to the operating system before its events change anything, so that the death of the
 process loses nothing; `sync` carries it to the disk. A frame that is torn at the end of the file was
 never acknowledged and is cut off; damage anywhere else stops the reader, because what follows it would
-be applied to a state that never was. The length has a checksum of its own: with a wrong one all that
-follows would look like the rest of a torn frame.
+be applied to a state that never was.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from exchange.errors import InputError, WorkError
+from exchange.errors import InputError
+from serving.frames import HEAD, LONGEST_FRAME, LogError, frame, frames, sync_folder
 
 MAGIC = b"PPRKLOG1"
-LONGEST_FRAME = 64 * 1024 * 1024
-_HEAD = struct.Struct("<III")
-_CHECKED = 8  # bytes of the head that its own checksum covers
-
-
-class LogError(WorkError):
-    """The event log is damaged, or cannot be written any more."""
 
 
 class EventLog:
@@ -69,7 +59,7 @@ class EventLog:
         except OSError:
             raise InputError(f"{path}: another process writes this event log") from None
         size = os.fstat(descriptor).st_size
-        header = MAGIC + _frame(owner)
+        header = MAGIC + frame(owner)
         begun = os.pread(descriptor, len(header), 0)
         if begun != header:
             if not header.startswith(begun):  # otherwise it was torn when it was begun
@@ -79,18 +69,18 @@ class EventLog:
             log = cls(path, descriptor, 0, 0)
             log._write(header)
             log.sync()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return log
         end = len(header)
-        for _, frame_end in _frames(path, descriptor, end, size):
+        for _, frame_end in frames(path, descriptor, end, size):
             end = frame_end
         os.ftruncate(descriptor, end)
         return cls(path, descriptor, end, size - end)
 
     def payloads(self) -> Iterator[bytes]:
         """All payloads in the order in which they were appended."""
-        first = len(MAGIC) + _HEAD.size + _HEAD.unpack(os.pread(self._descriptor, _HEAD.size, len(MAGIC)))[0]
-        for payload, _ in _frames(self.path, self._descriptor, first, self._end):
+        first = len(MAGIC) + HEAD.size + HEAD.unpack(os.pread(self._descriptor, HEAD.size, len(MAGIC)))[0]
+        for payload, _ in frames(self.path, self._descriptor, first, self._end):
             yield payload
 
     def append(self, payload: bytes) -> None:
@@ -99,7 +89,7 @@ class EventLog:
             raise LogError(self._broken)
         if len(payload) > LONGEST_FRAME:
             raise LogError(f"{self.path}: {len(payload)} bytes are too many for one frame")
-        self._write(_frame(payload))
+        self._write(frame(payload))
 
     def sync(self) -> None:
         """Carry to the disk what was appended since the last time; LogError where that fails."""
@@ -140,51 +130,3 @@ class EventLog:
             raise LogError(reason) from error
         self._end += written
         self._unsynced = True
-
-
-def _frame(payload: bytes) -> bytes:
-    head = _HEAD.pack(len(payload), zlib.crc32(payload), 0)[:_CHECKED]
-    return head + zlib.crc32(head).to_bytes(4, "little") + payload
-
-
-def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tuple[bytes, int]]:
-    """Whole frames from `start` and where each ends; stops before a torn one at the end of the file."""
-    while start + _HEAD.size <= size:
-        head = os.pread(descriptor, _HEAD.size, start)
-        length, checksum, head_checksum = _HEAD.unpack(head)
-        if length == 0 or zlib.crc32(head[:_CHECKED]) != head_checksum:
-            if _is_zero(descriptor, start, size):
-                return
-            raise _damaged(path, start)
-        end = start + _HEAD.size + length
-        if end > size:
-            return
-        payload = os.pread(descriptor, length, start + _HEAD.size)
-        if zlib.crc32(payload) != checksum:
-            if end == size:
-                return
-            raise _damaged(path, start)
-        yield payload, end
-        start = end
-
-
-def _damaged(path: Path, start: int) -> LogError:
-    return LogError(f"{path}: damaged at byte {start}; restore the file, or move it away to begin anew")
-
-
-def _is_zero(descriptor: int, start: int, size: int) -> bool:
-    """Whether nothing but zeros follows: a file that grew before its content reached the disk."""
-    while start < size:
-        block = os.pread(descriptor, min(1 << 20, size - start), start)
-        if not block or block.strip(b"\0"):
-            return False
-        start += len(block)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

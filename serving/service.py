@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from serving import openapi
 from serving.codec import JSON, Codec
 from serving.engine import Engine
-from serving.log import LogError
+from serving.frames import LogError
 from serving.metrics import Metrics
 from serving.openapi import Operation
 from serving.rows import EventsRequest, read_events
