@@ -29,7 +29,7 @@ class LogError(WorkError):
 def frame(payload: bytes) -> bytes:
     """A payload as it stands in a log."""
     head = HEAD.pack(len(payload), zlib.crc32(payload), 0)[:_CHECKED]
-    return head + zlib.crc32(head).to_bytes(4, "little") + payload
+    return b"".join((head, zlib.crc32(head).to_bytes(4, "little"), payload))
 
 
 def frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tuple[bytes, int]]:
