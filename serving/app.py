@@ -51,7 +51,6 @@ def _path(service: Service, route: Route) -> Path:
     async def endpoint(request: Request) -> Response:
         try:
             _check_origin(request)
-            service.authorize(route, _key(request))
             body = await _body(service, route, request) if route.most_bytes else b""
         except RefusalError as refusal:
             reply = service.refused(refusal)
@@ -103,15 +102,8 @@ def _check_origin(request: Request) -> None:
         raise RefusalError(403, "cross_site", "requests from web pages are not answered (Origin header)")
 
 
-def _key(request: Request) -> str | None:
-    """The key that a request carries (`Authorization: Bearer KEY`), None where it carries none."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() or None if scheme.lower() == "bearer" else None
-
-
 def _response(reply: Reply) -> Response:
     response = Response(reply.body, reply.status, None, reply.media_type)
-    response.headers.update(dict(reply.headers))
     if reply.closes:
         response.headers["connection"] = "close"
     return response

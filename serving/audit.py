@@ -19,7 +19,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,10 +31,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange.errors import InputError
 from features import catalog
 from features.emit import FIGURES
-from features.venue import Vectors
 from serving import policy
 from serving.chain import BEGINS, FULL, MAGIC, Tail, file_name, files_of, tail_of
-from serving.frames import LONGEST_FRAME, LogError, frame, sync_folder
+from serving.evidence import Rows
+from serving.frames import LONGEST_FRAME, LogError, framed, sync_folder
 from serving.records import BEGINNING, Answered, Begun, Bytes, Content, Noted, Read, digest_of, written
 from serving.signing import HEADS, Head, append_head, own_key, public_bytes, sign
 
@@ -154,13 +153,10 @@ class Audit:
         self._append(self._read_record(reading, self._tail.number + 1))
         self._reading = reading
 
-    def append(
-        self, route: str, codec: str, request: bytes, answer: bytes, vectors: Vectors,
-        row_of: Sequence[int | None],
-    ) -> None:  # fmt: skip
+    def append(self, route: str, codec: str, request: bytes, answer: bytes, rows: Rows) -> None:
         """Record an answer before it is given; LogError where that fails, and then it must not be given.
 
-        `row_of` is the row of `vectors` behind each account in the answer. `reads` comes first.
+        `reads` comes first.
         """
         reading = self._reading
         assert reading is not None, "what the answers are computed with was not said"
@@ -168,8 +164,8 @@ class Audit:
             if self._fault is not None or self._lost is not None or self._tail.end >= self._segment_bytes:
                 self._ready_to_write()
             values = (
-                vectors.features.take(reading.columns, 1).data,
-                np.ascontiguousarray(vectors.figures).data,
+                rows.features.take(reading.columns, 1).data,
+                np.ascontiguousarray(rows.figures).data,
             )
             content = Answered(
                 self._tail.number + 1,
@@ -179,8 +175,9 @@ class Audit:
                 reading.model_version,
                 self.policy_version,
                 len(request),
-                len(vectors.features),
-                list(row_of),
+                rows.heights,
+                rows.row_of,
+                rows.instead,
                 digest_of(request, *values),
                 answer,
             )
@@ -214,7 +211,7 @@ class Audit:
 
     def _append(self, content: Content, inputs: tuple[Bytes, ...] = ()) -> None:
         digest, payload = written(self._tail.digest, content, inputs)
-        self._write(frame(payload), digest)
+        self._write(framed(payload), digest)
         if self.mode == "strict":
             self._sync()
             if self._lost is not None:
@@ -282,10 +279,10 @@ class Audit:
             public_bytes(self._key.public_key()),
         )  # fmt: skip
         digest, payload = written(tail.digest, begun)
-        content, number = MAGIC + frame(payload), begun.number
+        content, number = MAGIC + framed(payload), begun.number
         if self._reading is not None:
             digest, payload = written(digest, self._read_record(self._reading, number + 1))
-            content, number = content + frame(payload), number + 1
+            content, number = content + framed(payload), number + 1
         path = self.folder / file_name(self.worker, file)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

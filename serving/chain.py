@@ -92,11 +92,11 @@ def records_of(path: Path) -> Iterator[tuple[Record, int]]:
             if MAGIC.startswith(begun):
                 return
             raise LogError(f"{path}: is no audit log")
-        for payload, end in frames(path, descriptor, len(MAGIC), size):
+        for frame in frames(path, descriptor, len(MAGIC), size):
             try:
-                yield read(payload), end
+                yield read(frame.payload), frame.end
             except RecordError as error:
-                raise LogError(f"{path}: what ends at byte {end} {error}") from None
+                raise LogError(f"{path}: what ends at byte {frame.end} {error}") from None
     finally:
         os.close(descriptor)
 
@@ -134,7 +134,8 @@ class Verifier:
         self.worker = worker
         self._public_key = public_key
         self._archived = archived
-        self._problems: list[str] = []
+        self.problems: list[str] = []
+        """What is wrong, as far as the walk has come."""
         self._notices: list[str] = []
         self._number = 0
         self._first = 1
@@ -157,7 +158,7 @@ class Verifier:
         for head in beside:
             self._holds(head, "a head in the folder")
         return Finding(
-            self.worker, len(files), self._number, self._answers, self._problems, self._notices, covered,
+            self.worker, len(files), self._number, self._answers, self.problems, self._notices, covered,
             self._last_us, self._keys[-1] if self._keys else b"",
         )  # fmt: skip
 
@@ -168,7 +169,7 @@ class Verifier:
             if number != (expected := files[place - 1][0] + 1 if place else 1):
                 missing = f"{file_name(self.worker, expected)} to {file_name(self.worker, number - 1)}"
                 if place or not self._archived:
-                    self._problems.append(f"missing: {missing}")
+                    self.problems.append(f"missing: {missing}")
                     return
                 self._notices.append(f"taken to be archived, and not looked at: {missing}")
             first, end = True, 0
@@ -176,12 +177,12 @@ class Verifier:
                 for record, record_end in records_of(path):
                     fault = self._fault(record.content, number, first, place == 0, torn, record)
                     if fault is not None:
-                        self._problems.append(f"{path.name}: {fault}")
+                        self.problems.append(f"{path.name}: {fault}")
                         return
                     end, first = record_end, False
                     yield record
             except (LogError, OSError) as error:
-                self._problems.append(str(error))
+                self.problems.append(str(error))
                 return
             left = path.stat().st_size - end
             torn = f"{path.name}: {left} bytes at its end are no whole record" if left else None
@@ -227,18 +228,16 @@ class Verifier:
         if self._public_key is None:
             keys = [Ed25519PublicKey.from_public_bytes(key) for key in self._keys]
         if not any(key is not None and is_signed(head, key) for key in keys):
-            self._problems.append(f"{name} is not signed by the key that counts")
+            self.problems.append(f"{name} is not signed by the key that counts")
             return False
         if head.records < self._first:
             self._notices.append(f"{name} is about records that are archived")
             return False
         if head.records > self._number:
-            self._problems.append(
-                f"{name} vouches for {head.records} records, {self._number} can be followed"
-            )
+            self.problems.append(f"{name} vouches for {head.records} records, {self._number} can be followed")
             return False
         if self._digests.get(head.records) != _bytes(head.digest):
-            self._problems.append(f"{name} vouches for another record {head.records}")
+            self.problems.append(f"{name} vouches for another record {head.records}")
             return False
         return True
 

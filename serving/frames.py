@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from exchange.errors import WorkError
 
@@ -22,18 +23,26 @@ HEAD = struct.Struct("<III")
 _CHECKED = 8  # bytes of the head that its own checksum covers
 
 
+class Frame(NamedTuple):
+    """A payload, and where its frame begins and ends in the file."""
+
+    payload: bytes
+    start: int
+    end: int
+
+
 class LogError(WorkError):
     """A log is damaged, or cannot be written any more."""
 
 
-def frame(payload: bytes) -> bytes:
+def framed(payload: bytes) -> bytes:
     """A payload as it stands in a log."""
     head = HEAD.pack(len(payload), zlib.crc32(payload), 0)[:_CHECKED]
     return b"".join((head, zlib.crc32(head).to_bytes(4, "little"), payload))
 
 
-def frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tuple[bytes, int]]:
-    """Payloads of whole frames from `start` and where each ends; stops before a torn one at the end.
+def frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[Frame]:
+    """Whole frames from `start`; stops before a torn one at the end.
 
     Raises LogError for damage anywhere else.
     """
@@ -52,7 +61,7 @@ def frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[tuple
             if end == size:
                 return
             raise _damaged(path, start)
-        yield payload, end
+        yield Frame(payload, start, end)
         start = end
 
 

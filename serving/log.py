@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from exchange.errors import InputError
-from serving.frames import HEAD, LONGEST_FRAME, LogError, frame, frames, sync_folder
+from serving.frames import HEAD, LONGEST_FRAME, LogError, framed, frames, sync_folder
 
 MAGIC = b"PPRKLOG1"
 
@@ -59,7 +59,7 @@ class EventLog:
         except OSError:
             raise InputError(f"{path}: another process writes this event log") from None
         size = os.fstat(descriptor).st_size
-        header = MAGIC + frame(owner)
+        header = MAGIC + framed(owner)
         begun = os.pread(descriptor, len(header), 0)
         if begun != header:
             if not header.startswith(begun):  # otherwise it was torn when it was begun
@@ -72,16 +72,16 @@ class EventLog:
             sync_folder(path.parent)
             return log
         end = len(header)
-        for _, frame_end in frames(path, descriptor, end, size):
-            end = frame_end
+        for frame in frames(path, descriptor, end, size):
+            end = frame.end
         os.ftruncate(descriptor, end)
         return cls(path, descriptor, end, size - end)
 
     def payloads(self) -> Iterator[bytes]:
         """All payloads in the order in which they were appended."""
         first = len(MAGIC) + HEAD.size + HEAD.unpack(os.pread(self._descriptor, HEAD.size, len(MAGIC)))[0]
-        for payload, _ in frames(self.path, self._descriptor, first, self._end):
-            yield payload
+        for frame in frames(self.path, self._descriptor, first, self._end):
+            yield frame.payload
 
     def append(self, payload: bytes) -> None:
         """Append one payload, whole or not at all; LogError where that fails, and ever after if it must."""
@@ -89,7 +89,7 @@ class EventLog:
             raise LogError(self._broken)
         if len(payload) > LONGEST_FRAME:
             raise LogError(f"{self.path}: {len(payload)} bytes are too many for one frame")
-        self._write(frame(payload))
+        self._write(framed(payload))
 
     def sync(self) -> None:
         """Carry to the disk what was appended since the last time; LogError where that fails."""

@@ -2,7 +2,7 @@
 
     payload   32 bytes digest, 4 bytes length of the content (little endian), content, inputs
     content   a MessagePack array: kind, then the fields of the struct below
-    inputs    of an answer: the request's body, the features of its rows, row by row, and then the figures,
+    inputs    of an answer: the request's body, the features of its rows, row by row, and then their figures,
               as float64, little endian
     digest    SHA-256 of the digest of the record before and the content
 
@@ -88,9 +88,12 @@ class Answered(msgspec.Struct, array_like=True, tag=3, frozen=True):
     model_version: str
     policy_version: str
     request_bytes: int
-    rows: int
+    heights: list[int]
+    """Rows of features of each account with a position, as it stands first; it has one row of figures."""
     row_of: list[int | None]
-    """The row behind each answer; None for an account without a position."""
+    """The account with a position that each answer is about; None where it has none."""
+    instead: str | None
+    """Why the answer falls back, where the question is the reason and not the rows."""
     input_digest: bytes
     answer: bytes
     """The body as it was sent."""
@@ -122,16 +125,13 @@ class Record(NamedTuple):
         return self.inputs[: self.content.request_bytes]
 
     def rows(self, figures: int) -> tuple[Floats, Floats]:
-        """Features and figures that the answer was computed from, a row each; RecordError where unfit."""
+        """Features and figures that the answer was computed from, with so many figures a row."""
         assert isinstance(self.content, Answered)
-        count = self.content.rows
-        flat = self.inputs[self.content.request_bytes :]
-        if len(flat) % 8 or (len(flat) // 8) % max(count, 1) or len(flat) // 8 < count * figures:
-            raise RecordError("has rows of another size than it says")
-        values = np.frombuffer(flat, "<f8")
-        split = len(values) - count * figures
-        wide = split // count if count else 0
-        return values[:split].reshape(count, wide), values[split:].reshape(count, figures)
+        accounts, height = len(self.content.heights), sum(self.content.heights)
+        values = np.frombuffer(self.inputs, "<f8", offset=self.content.request_bytes)
+        split = len(values) - accounts * figures
+        wide = split // height if height else 0
+        return values[:split].reshape(height, wide), values[split:].reshape(accounts, figures)
 
 
 def digest_of(*inputs: Bytes) -> bytes:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from serving import openapi
 from serving.audit import Audit
 from serving.codec import JSON, Codec
-from serving.columns import columns_read
 from serving.engine import Engine
+from serving.evidence import columns_read, rows_of
 from serving.frames import LogError
 from serving.keys import Keys
 from serving.metrics import Metrics
@@ -75,8 +75,6 @@ class Reply(NamedTuple):
     media_type: str = JSON.media_type
     closes: bool = False
     """Whether the connection ends with it, because the rest of a body may still be on its way."""
-    headers: tuple[tuple[str, str], ...] = ()
-    """What HTTP says beside it."""
 
 
 class Route(NamedTuple):
@@ -136,15 +134,16 @@ class Service:
     def authorize(self, route: Route, key: str | None) -> None:
         """Raise RefusalError where the owner of a key may not call a route: 401 or 403.
 
-        To be called before a body is read. A route without a scope is everybody's.
+        `answer` asks too; a transport may ask before it reads a body. A route without a scope is everybody's.
         """
         if self._keys is not None and route.scope is not None:
             self._keys.authorize(key, route.scope)
 
-    def answer(self, route: Route, call: Call) -> Reply:
-        """Answer one call; never raises."""
+    def answer(self, route: Route, call: Call, key: str | None = None) -> Reply:
+        """Answer one call of somebody who showed this key, or refuse it; never raises."""
         began = perf_counter()
         try:
+            self.authorize(route, key)
             answer = route.work(call)
             reply = (
                 answer
@@ -165,8 +164,7 @@ class Service:
         """The reply that tells a refusal."""
         told = ErrorAnswer(Error(refusal.code, str(refusal), refusal.field))
         closes = refusal.code in ("too_large", "timeout")
-        headers = (("www-authenticate", "Bearer"),) if refusal.status == 401 else ()
-        return Reply(refusal.status, codec.encode(told), codec.media_type, closes, headers)
+        return Reply(refusal.status, codec.encode(told), codec.media_type, closes)
 
     def sync(self) -> bool:
         """Carry to the disk what was accepted; False where that fails, once and for all."""
@@ -210,7 +208,7 @@ class Service:
                 if scorer is not self._recorded:
                     audit.reads(scorer.model_version, columns_read(scorer))
                     self._recorded = scorer
-                audit.append(path, call.codec.name, call.body, body, asked.vectors, asked.rows)
+                audit.append(path, call.codec.name, call.body, body, rows_of(asked))
             except LogError as error:
                 raise RefusalError(503, "audit_unavailable", str(error)) from error
         self._metrics.count_answers(asked.answers)
