@@ -5,12 +5,11 @@ Every command lives in its own module and is imported when it is called, so that
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,11 @@ from typing import Annotated
 import typer
 
 from exchange.errors import InputError, PerpriskError
+from pipelines.cli_audit import audit
+from pipelines.cli_keys import keys
+from pipelines.options import Model
+from pipelines.options import parse_path as _path
+from pipelines.options import within as _within
 from pipelines.output import check_file, check_folder
 from pipelines.times import parse_duration_us, parse_range_us, parse_time_us
 
@@ -36,32 +40,12 @@ app = typer.Typer(
 )
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise InputError("an empty path was given")  # Path("") would silently mean the current folder
-    return Path(text)
-
-
-def _within(option: str, convert: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """A parser of numbers from `low` to `high` whose error names the option and the value."""
-
-    def parse(text: str) -> float:
-        try:
-            number = convert(text)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            kind = "a whole number" if convert is int else "a number"
-            raise InputError(f"{option}: {text!r} is not {kind} from {low} to {high}")
-        return number
-
-    return parse
-
-
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=_path, help="Folder with a dataset.")]
-Model = Annotated[Path, typer.Option("--model", metavar="MODEL", parser=_path, help="Folder with a model.")]
 From = Annotated[str, typer.Option("--from", metavar="TIME", help="First decision time.")]
 To = Annotated[str, typer.Option("--to", metavar="TIME", help="Last decision time, included.")]
+
+app.add_typer(audit, name="audit")
+app.add_typer(keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)

@@ -159,6 +159,14 @@ class _Server(uvicorn.Server):
             print(f"serving on http://{shown}:{port}", file=sys.stderr, flush=True)
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_loopback(address: str) -> bool:
     try:
         return ip_address(address).is_loopback
@@ -166,11 +174,17 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to an address of this machine itself; port 0 takes a free one."""
+def bind(host: str, port: int, keyed: bool = False) -> socket.socket:
+    """A socket bound to an address; port 0 takes a free one.
+
+    `keyed`: whether callers need keys. Without them only addresses of this machine itself are taken, since
+    whoever can send to it could then do everything.
+    """
     address = "127.0.0.1" if host == "localhost" else host
-    if not _is_loopback(address):
-        raise InputError(f"--host: {host!r} is not an address of this machine itself; others need keys")
+    if not keyed and not _is_loopback(address):
+        raise InputError(f"--host: {host!r} is not an address of this machine itself; others need --keys")
+    if not _is_address(address):
+        raise InputError(f"--host: {host!r} is not an address; names other than localhost are not looked up")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

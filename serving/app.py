@@ -104,6 +104,7 @@ class Endpoint:
         front, route = self._front, self._route
         try:
             key = asker(scope["headers"])
+            front.service.authorize(route, key)
             body = await self._body(scope["headers"], receive) if route.most_bytes else b""
         except RefusalError as refusal:
             reply = front.refused(route, refusal)

@@ -17,8 +17,9 @@ from features.venue import Venue
 from serving import columns, entries, snapshot
 from serving.admission import CLOCK_SKEW_US, Admission, Bounds
 from serving.entries import Entry
+from serving.frames import Frame, LogError
 from serving.intake import Intake, Weighed
-from serving.log import EventLog, Frame, LogError, LogReader
+from serving.log import EventLog, LogReader
 from serving.questions import Asked, Moment, Questions, Scoring
 from serving.rows import Request
 from serving.shared_log import SharedLog

@@ -53,7 +53,7 @@ class Front:
         """
         if route.operation.path.startswith("/v1/") and not self.overload.admits():
             return self.overloaded(route, call.codec)
-        return self.service.answer(route, call)
+        return self.service.answer(route, call, key)
 
     def overloaded(self, route: Route, codec: Codec = JSON) -> Reply:
         """The reply to what is too much."""

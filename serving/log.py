@@ -1,14 +1,12 @@
 """The event log: what was accepted, on disk before it counts.
 
     header  8 bytes MAGIC, then one frame: whose log this is
-    frame   4 bytes length, 4 bytes CRC-32 of the payload, 4 bytes CRC-32 of the eight before, payload
-            (numbers little endian)
+    frame   as `serving.frames` has it
 
 A frame is handed to the operating system before its events change anything, so that the death of the
 process loses nothing; `sync` carries it to the disk. A frame that is torn at the end of the file was
 never acknowledged and is cut off; damage anywhere else stops the reader, because what follows it would
-be applied to a state that never was. The length has a checksum of its own: with a wrong one all that
-follows would look like the rest of a torn frame.
+be applied to a state that never was.
 
 `EventLog` is for the one process that writes; `LogReader` is for those that follow it.
 """
@@ -17,31 +15,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
-from exchange.errors import InputError, WorkError
+from exchange.errors import InputError
+from serving.frames import HEAD, LONGEST_FRAME, Frame, LogError, framed, frames, sync_folder
 
 MAGIC = b"PPRKLOG2"
-LONGEST_FRAME = 64 * 1024 * 1024
-_HEAD = struct.Struct("<III")
-_CHECKED = 8  # bytes of the head that its own checksum covers
-
-
-class LogError(WorkError):
-    """The event log is damaged, or cannot be written any more."""
-
-
-class Frame(NamedTuple):
-    """A payload, and where its frame begins and ends in the file."""
-
-    payload: bytes
-    start: int
-    end: int
 
 
 class EventLog:
@@ -81,7 +63,7 @@ class EventLog:
         except OSError:
             raise InputError(f"{path}: another process writes this event log") from None
         size = os.fstat(descriptor).st_size
-        header = MAGIC + _frame(owner)
+        header = MAGIC + framed(owner)
         begun = os.pread(descriptor, len(header), 0)
         if begun != header:
             if not header.startswith(begun):  # otherwise it was torn when it was begun
@@ -90,10 +72,10 @@ class EventLog:
             log = cls(path, owner, descriptor, 0, 0)
             log._write(header)
             log.sync()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return log
         end = len(header)
-        for frame in _frames(path, descriptor, end, size):
+        for frame in frames(path, descriptor, end, size):
             end = frame.end
         os.ftruncate(descriptor, end)
         return cls(path, owner, descriptor, end, size - end)
@@ -105,7 +87,7 @@ class EventLog:
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """All frames in the order in which they were appended, from where one of them begins, or all."""
-        return _frames(self.path, self._descriptor, max(start, first_frame(self.owner)), self._end)
+        return frames(self.path, self._descriptor, max(start, first_frame(self.owner)), self._end)
 
     def payloads(self) -> Iterator[bytes]:
         """All payloads in the order in which they were appended."""
@@ -114,7 +96,7 @@ class EventLog:
 
     def head(self, start: int) -> bytes:
         """The head of the frame that begins there."""
-        return os.pread(self._descriptor, _HEAD.size, start)
+        return os.pread(self._descriptor, HEAD.size, start)
 
     def go_on_at(self, end: int) -> None:
         """Append there, where the last whole frame ends: others may have appended (`serving.shared_log`)."""
@@ -132,7 +114,7 @@ class EventLog:
         if len(payload) > LONGEST_FRAME:
             raise LogError(f"{self.path}: {len(payload)} bytes are too many for one frame")
         start = self._end
-        self._write(_frame(payload))
+        self._write(framed(payload))
         return start
 
     def sync(self) -> None:
@@ -195,7 +177,7 @@ class LogReader:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(f"{path}: the event log cannot be read ({error.strerror})") from error
-        header = MAGIC + _frame(owner)
+        header = MAGIC + framed(owner)
         begun = os.pread(descriptor, len(header), 0)
         if begun != header:
             os.close(descriptor)
@@ -209,7 +191,7 @@ class LogReader:
 
     def head(self, start: int) -> bytes:
         """The head of the frame that begins there."""
-        return os.pread(self._descriptor, _HEAD.size, start)
+        return os.pread(self._descriptor, HEAD.size, start)
 
     def skip(self, start: int) -> None:
         """Go on with the frame that begins there."""
@@ -251,7 +233,7 @@ class LogReader:
         """Whole frames up to `end`; what looks damaged is read again, as it may be being taken back."""
         for again in range(_LOOKS):
             try:
-                yield from _frames(self.path, self._descriptor, self._next, end)
+                yield from frames(self.path, self._descriptor, self._next, end)
                 return
             except LogError:
                 if again == _LOOKS - 1:
@@ -266,7 +248,7 @@ _LOOKS, _LOOK_S = 5, 0.002
 
 def first_frame(owner: bytes) -> int:
     """Where the first frame of a log begins, behind the header."""
-    return len(MAGIC) + _HEAD.size + len(owner)
+    return len(MAGIC) + HEAD.size + len(owner)
 
 
 def _foreign(path: Path, begun: bytes) -> InputError:
@@ -275,51 +257,3 @@ def _foreign(path: Path, begun: bytes) -> InputError:
     if begun.startswith(MAGIC[:-1]):
         return InputError(f"{path}: an event log of another version")
     return InputError(f"{path}: is no event log")
-
-
-def _frame(payload: bytes) -> bytes:
-    head = _HEAD.pack(len(payload), zlib.crc32(payload), 0)[:_CHECKED]
-    return head + zlib.crc32(head).to_bytes(4, "little") + payload
-
-
-def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[Frame]:
-    """Whole frames from `start`; stops before a torn one at the end of the file."""
-    while start + _HEAD.size <= size:
-        head = os.pread(descriptor, _HEAD.size, start)
-        length, checksum, head_checksum = _HEAD.unpack(head)
-        if length == 0 or zlib.crc32(head[:_CHECKED]) != head_checksum:
-            if _is_zero(descriptor, start, size):
-                return
-            raise _damaged(path, start)
-        end = start + _HEAD.size + length
-        if end > size:
-            return
-        payload = os.pread(descriptor, length, start + _HEAD.size)
-        if zlib.crc32(payload) != checksum:
-            if end == size:
-                return
-            raise _damaged(path, start)
-        yield Frame(payload, start, end)
-        start = end
-
-
-def _damaged(path: Path, start: int) -> LogError:
-    return LogError(f"{path}: damaged at byte {start}; restore the file, or move it away to begin anew")
-
-
-def _is_zero(descriptor: int, start: int, size: int) -> bool:
-    """Whether nothing but zeros follows: a file that grew before its content reached the disk."""
-    while start < size:
-        block = os.pread(descriptor, min(1 << 20, size - start), start)
-        if not block or block.strip(b"\0"):
-            return False
-        start += len(block)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

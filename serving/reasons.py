@@ -48,6 +48,11 @@ _CREDITED = [_OF_PRIOR[0], catalog.index("portfolio_sigma_day"), *_OF_PRIOR[2:]]
 """Columns under whose names the prior's players appear: for sigma the one that people know."""
 
 
+def columns_of_reasons() -> set[int]:
+    """Columns that reasons read or name beside those of the trees."""
+    return {*_OF_PRIOR, *_CREDITED, *(catalog.index(plain) for plain in _SAME_THING.values())}
+
+
 class Reason(NamedTuple):
     """One reason: a stable code, the feature, its value and what it adds to the score (logit)."""
 

@@ -14,12 +14,16 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from serving import openapi
+from serving.audit import Audit
 from serving.codec import JSON, Codec
 from serving.engine import Engine
+from serving.evidence import columns_read, rows_of
+from serving.frames import LogError
+from serving.keys import Keys
 from serving.limits import Limits
-from serving.log import LogError
 from serving.metrics import Metrics
 from serving.openapi import Operation
+from serving.questions import Asked, Scoring
 from serving.rows import EventsRequest, read_events
 from serving.wire import (
     AccountAnswer,
@@ -72,11 +76,25 @@ class Route(NamedTuple):
 
 
 class Service:
-    """All routes of one engine."""
+    """All routes of one engine.
 
-    def __init__(self, engine: Engine, model: ModelAnswer, limits: Limits | None = None) -> None:
+    With an `audit` no answer about an account's risk is given that is not in it; with `keys` a caller
+    needs one for every route that has a scope, without them everybody has every scope.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ModelAnswer,
+        limits: Limits | None = None,
+        audit: Audit | None = None,
+        keys: Keys | None = None,
+    ) -> None:
         self.engine = engine
         self.limits = limits or Limits()
+        self._audit = audit
+        self._keys = keys
+        self._recorded: Scoring | None = None  # whose columns the audit knows
         self._model = model
         self._metrics = Metrics(engine)
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
@@ -98,10 +116,19 @@ class Service:
         ]  # fmt: skip
         self._openapi = JSON.encode(openapi.document([route.operation for route in self.routes]))
 
-    def answer(self, route: Route, call: Call) -> Reply:
-        """Answer one call; never raises."""
+    def authorize(self, route: Route, key: str | None) -> None:
+        """Raise RefusalError where the owner of a key may not call a route: 401 or 403.
+
+        `answer` asks too; a transport may ask before it reads a body. A route without a scope is everybody's.
+        """
+        if self._keys is not None and route.scope is not None:
+            self._keys.authorize(key, route.scope)
+
+    def answer(self, route: Route, call: Call, key: str | None = None) -> Reply:
+        """Answer one call of somebody who showed this key, or refuse it; never raises."""
         began = perf_counter()
         try:
+            self.authorize(route, key)
             answer = route.work(call)
             reply = (
                 answer
@@ -134,8 +161,12 @@ class Service:
         return True
 
     def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
+        """Close the engine and the audit log."""
+        try:
+            self.engine.close()
+        finally:
+            if self._audit is not None:
+                self._audit.close()
 
     # -- one function a route
 
@@ -144,15 +175,29 @@ class Service:
         self._metrics.count_events(answer)
         return answer
 
-    def _score(self, call: Call) -> Answer:
+    def _score(self, call: Call) -> Reply:
         asked = self.engine.ask(call.codec.decode(ScoreRequest, call.body))
-        self._metrics.count_answers(asked.answers)
-        return asked.answers[0]
+        return self._given("/v1/score", call, asked, asked.answers[0])
 
-    def _batch(self, call: Call) -> BatchAnswer:
+    def _batch(self, call: Call) -> Reply:
         asked = self.engine.ask(call.codec.decode(BatchRequest, call.body))
+        return self._given("/v1/score/batch", call, asked, BatchAnswer(asked.answers, asked.unknown))
+
+    def _given(self, path: str, call: Call, asked: Asked, answer: Answer | BatchAnswer) -> Reply:
+        """The reply with an answer about risk, which is in the audit log by then; RefusalError 503 if not."""
+        body = call.codec.encode(answer)
+        audit = self._audit
+        if audit is not None:
+            scorer = self.engine.scorer
+            try:
+                if scorer is not self._recorded:
+                    audit.reads(scorer.model_version, columns_read(scorer))
+                    self._recorded = scorer
+                audit.append(path, call.codec.name, call.body, body, rows_of(asked))
+            except LogError as error:
+                raise RefusalError(503, "audit_unavailable", str(error)) from error
         self._metrics.count_answers(asked.answers)
-        return BatchAnswer(asked.answers, asked.unknown)
+        return Reply(200, body, call.codec.media_type)
 
     def _account(self, call: Call) -> AccountAnswer:
         return self.engine.account(call.argument)
@@ -166,7 +211,12 @@ class Service:
     def _ready(self, _call: Call) -> HealthAnswer:
         if self.engine.fault is not None:
             raise RefusalError(503, "no_more_events", self.engine.fault)
-        return self._health("ready")
+        if self._audit is not None and (fault := self._audit.fault) is not None:
+            raise RefusalError(503, "audit_unavailable", fault)
+        ready = self._health("ready")
+        if self._keys is not None and self._keys.fault is not None:
+            ready.warnings = [self._keys.fault]
+        return ready
 
     def _health(self, status: str) -> HealthAnswer:
         now_us = self.engine.now_us

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from exchange.errors import InputError
-from serving.log import EventLog, LogError, LogReader
+from serving.frames import LogError
+from serving.log import EventLog, LogReader
 
 PATIENCE_S = 2.0
 """Longest wait for a turn; the events of one request take milliseconds."""

@@ -243,11 +243,15 @@ class ModelAnswer(Struct):
 
 
 class HealthAnswer(Struct):
-    """`status` is `live` or `ready`; `time` is now by the service's clock, null before the first event."""
+    """`status` is `live` or `ready`; `time` is now by the service's clock, null before the first event.
+
+    `warnings` are there where something needs to be looked at that stops no answer.
+    """
 
     status: str
     time: datetime | None
     sequence: int
+    warnings: list[str] | UnsetType = UNSET
 
 
 class Error(Struct):

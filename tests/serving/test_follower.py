@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from exchange.errors import InputError
 from serving.codec import JSON
 from serving.engine import Engine
-from serving.log import MAGIC, EventLog, LogError, LogReader
+from serving.frames import LogError
+from serving.log import MAGIC, EventLog, LogReader
 from serving.wire import RefusalError, ScoreRequest
 from tests.serving import stories as tell
 from tests.serving.stories import FakeScorer, asked, question, send, story

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from exchange.errors import InputError, PerpriskError
 from serving.engine import Engine
-from serving.log import MAGIC, EventLog, LogError
+from serving.frames import LogError
+from serving.log import MAGIC, EventLog
 from serving.wire import RefusalError
 from tests.serving import stories as tell
 from tests.serving.stories import FakeScorer, asked, send, story

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine import Engine
-from serving.log import EventLog, LogError
+from serving.frames import LogError
+from serving.log import EventLog
 from serving.shared_log import SharedLog
 from serving.wire import RefusalError
 from tests.serving import stories as tell

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from serving import intake
 from serving.admission import place_in_time
 from serving.engine import Engine
-from serving.log import EventLog, LogError
+from serving.frames import LogError
+from serving.log import EventLog
 from serving.wire import RefusalError, to_us
 from tests.serving import stories as tell
 from tests.serving.stories import START, Event, FakeScorer, asked, send, story
