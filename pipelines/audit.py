@@ -43,7 +43,7 @@ def open_audit(mode: str, worker: str = "0") -> Audit | None:
     """
     if mode == "off":
         return None
-    if mode not in ("strict", "group"):
+    if mode != "strict" and mode != "group":
         raise InputError(f"--audit: {mode!r} is none of {', '.join(MODES)}")
     return Audit.open(Path(os.environ.get(FOLDER) or DEFAULT_FOLDER), worker, mode)
 

@@ -1,85 +1,144 @@
-"""`perprisk serve`: a verified model, the state that a dataset ends in, the event log, and uvicorn."""
+"""`perprisk serve`: a verified model, the state that a dataset ends in, and the processes that answer.
+
+One worker is this process. Several are processes of their own (`pipelines.worker`), which are handed the
+listening sockets and find the state to begin with in a snapshot beside the event log: they never read
+Parquet. `serving.workers` keeps them alive.
+"""
 
 from __future__ import annotations
 
-import gc
+import fcntl
 import hashlib
 import json
 import os
-import signal
 import socket
+import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
-import uvicorn
+import msgspec
+from prometheus_client.multiprocess import mark_process_dead
 
 from exchange.errors import InputError
 from features import catalog
 from features.venue import Venue
 from models.bundle import Bundle
+from pipelines.answering import Setting, answer
 from pipelines.events import event_batches
+from pipelines.keys import open_keys
 from pipelines.progress import progress
 from pipelines.store import Dataset
-from serving.engine import Engine
-from serving.front import Front
-from serving.http import server_config
+from serving import snapshot, unix
+from serving.board import Board
 from serving.log import EventLog
-from serving.questions import Scoring
-from serving.rows import read_events
-from serving.scorer import Scorer
-from serving.service import Service
-from serving.wire import ModelAnswer, Order, ScoreRequest
+from serving.snapshot import Snapshot
+from serving.workers import Workers
 
 LOG_FOLDER = "PERPRISK_EVENT_LOG"
 """Environment variable that names the folder of event logs; without it, DEFAULT_LOG_FOLDER."""
 
 DEFAULT_LOG_FOLDER = "perprisk-events"
-GRACE_S = 5
-"""Seconds that answers under way get when the service is asked to end."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable by which workers are told where they add their metrics up."""
 
 
-def run(model: Path, dataset: Path | None, clock: str, host: str, port: int) -> int:
-    """Serve until asked to end (SIGTERM or SIGINT).
+class Options(NamedTuple):
+    """What `perprisk serve` was asked for."""
 
-    `clock` is `event` or `wall`. Raises InputError for a model, dataset, log or address that cannot be
-    used; only addresses of this machine itself can.
+    model: Path
+    dataset: Path | None = None
+    clock: str = "event"
+    host: str = "127.0.0.1"
+    port: int = 8_700
+    socket: Path | None = None
+    keys: Path | None = None
+    workers: int = 1
+    audit: str = "group"
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+
+
+class Beginning(NamedTuple):
+    """What a log begins with, and the log itself, which nobody else has as long as `lock` is open."""
+
+    log: Path
+    lock: int
+    known: Snapshot
+
+
+def run(options: Options) -> int:
+    """Serve until asked to end (SIGTERM or SIGINT); 0 then.
+
+    Raises InputError for a model, dataset, log, key file or address that cannot be used, WorkError where
+    workers cannot be kept alive.
     """
-    bundle = Bundle.open(model, catalog.fingerprint())
-    about = ModelAnswer(bundle.model_version, bundle.fingerprint, bundle.card)
-    with closing(bind(host, port)) as listener:
-        engine = start_engine(Scorer(bundle), dataset, clock)
-        serve(engine, about, listener)
-    return 0
+    Bundle.open(options.model, catalog.fingerprint())
+    open_keys(options.keys)
+    with ExitStack() as held:
+        door = held.enter_context(bind(options.host, options.port, options.keys is not None))
+        door.listen(1_024)
+        unix_door = None if options.socket is None else held.enter_context(unix.bind(options.socket))
+        begun = begin(options.dataset)
+        held.callback(os.close, begun.lock)
+        setting = Setting(
+            model=str(options.model),
+            clock=options.clock,
+            log=str(begun.log),
+            owner=begun.known.owner.decode(),
+            quote_asset=begun.known.quote_asset,
+            door=door.fileno(),
+            unix_door=None if unix_door is None else unix_door.fileno(),
+            keys=None if options.keys is None else str(options.keys),
+            audit=options.audit,
+            certificate=None if options.certificate is None else str(options.certificate),
+            certificate_key=None if options.certificate_key is None else str(options.certificate_key),
+        )
+        if options.workers == 1:
+            return answer(setting, begun.known)
+        beginning = begun.log.with_suffix(".begin")
+        snapshot.write(beginning, begun.known)
+        shared = msgspec.structs.replace(setting, beginning=str(beginning), workers=options.workers)
+        return _several(shared)
 
 
-def start_engine(scorer: Scoring, dataset: Path | None, clock: str) -> Engine:
-    """An engine in the state that the dataset ends in, with the events that were logged since."""
-    _warm_up(scorer)
+def begin(dataset: Path | None) -> Beginning:
+    """The state that a dataset ends in, and the log of events that came after this very state.
+
+    Every state to begin with has a log of its own. Raises InputError where it cannot be written, or where
+    another service has it.
+    """
     venue, quote_asset = Venue(), "USD"
     if dataset is not None:
         quote_asset = _warm(venue, dataset)
-    log = _open_log(venue, quote_asset)
-    engine = Engine(scorer, _wall_us if clock == "wall" else None, venue, log, quote_asset)
-    if log.dropped:
-        print(f"warning: {log.path}: {log.dropped} bytes of a torn record were dropped", file=sys.stderr)
-    if engine.sequence:
-        print(f"{engine.sequence} events recovered from {log.path}", file=sys.stderr)
-    return engine
-
-
-def serve(engine: Engine, about: ModelAnswer, listener: socket.socket) -> None:
-    """Answer on a bound socket until asked to end."""
-    front = Front(Service(engine, about))
-    # what lives now lives to the end: a full collection over it would stop answers for its duration
-    gc.collect()
-    gc.freeze()
-    server = _Server(server_config(front, timeout_graceful_shutdown=GRACE_S))
-    with _ending_quietly():
-        server.run(sockets=[listener])
+    told = json.dumps([venue.digest(), quote_asset, *venue.names]).encode()
+    owner = hashlib.sha256(told).hexdigest()
+    folder = Path(os.environ.get(LOG_FOLDER) or DEFAULT_LOG_FOLDER)
+    try:
+        folder.mkdir(exist_ok=True)
+        path = folder / f"events-{owner[:16]}.log"
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: events cannot be logged here ({error.strerror}); {LOG_FOLDER} names another folder"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another service writes this event log") from None
+        log = EventLog.open(path, owner.encode())  # makes it, or cuts off what a death left of a frame
+        if log.dropped:
+            print(f"warning: {path}: {log.dropped} bytes of a torn record were dropped", file=sys.stderr)
+        log.close()
+    except BaseException:
+        os.close(lock)
+        raise
+    return Beginning(path, lock, snapshot.beginning(venue, quote_asset, owner.encode()))
 
 
 def _warm(venue: Venue, path: Path) -> str:
@@ -92,86 +151,31 @@ def _warm(venue: Venue, path: Path) -> str:
     return dataset.meta.quote_asset
 
 
-def _open_log(venue: Venue, quote_asset: str) -> EventLog:
-    """The log of events that came after this very state; every state to begin with has its own."""
-    names = [venue.market_names, venue.asset_names, venue.account_names, venue.owner_names]
-    beginning = json.dumps([venue.digest(), quote_asset, *names]).encode()
-    owner = hashlib.sha256(beginning).hexdigest()
-    folder = Path(os.environ.get(LOG_FOLDER) or DEFAULT_LOG_FOLDER)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: events cannot be logged here ({error.strerror}); {LOG_FOLDER} names another folder"
-        ) from error
-    return EventLog.open(folder / f"events-{owner[:16]}.log", owner.encode())
+def _several(setting: Setting) -> int:
+    """Keep several workers answering until asked to end."""
+    board = Board.make(setting.workers)
+    passed = [entry for entry in (setting.door, setting.unix_door, board.descriptor) if entry is not None]
+    with _metrics_folder() as metrics:
+
+        def start(worker: int) -> subprocess.Popen[bytes]:
+            own = msgspec.structs.replace(
+                setting, worker=worker, board=board.descriptor, supervisor=os.getpid()
+            )
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipelines.worker", msgspec.json.encode(own).decode()],
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {METRICS_FOLDER: metrics},
+                start_new_session=True,  # a Ctrl-C is for the supervisor, which ends them in order
+            )
+
+        return Workers(board, setting.workers, start).run(lambda pid: mark_process_dead(pid, metrics))
 
 
-def _warm_up(scorer: Scoring) -> None:
-    """Ask every kind of question once, so that the first caller does not wait for code to be compiled."""
-    engine = Engine(scorer)
-    engine.take(read_events(json.dumps({"events": _WARM_UP}).encode()))
-    engine.score(ScoreRequest("a", explain=True, cure=True))
-    engine.score(ScoreRequest("a", orders=[Order("M", 0.1)]))
-    engine.account("a")
-
-
-def _at(minute: int) -> dict[str, str]:
-    return {"time": f"2024-01-01T00:{minute:02}:00Z"}
-
-
-# A market with prices and a book, and an account near its liquidation.
-_WARM_UP = [
-    {
-        **_at(0),
-        "table": "markets",
-        "market": "M",
-        "tick_size": 0.1,
-        "lot_size": 0.1,
-        "taker_fee_rate": 0.0,
-        "liquidation_fee_rate": 0.0,
-        "funding_interval_s": 3600,
-        "tiers": [{"initial_margin_rate": 0.1, "maintenance_margin_rate": 0.05}],
-    },
-    *(
-        {**_at(minute), "table": "market_bars", "market": "M", "mark_close": 100.0 + minute % 2,
-         "index_close": 100.0, "open_interest_usd": 1e6}
-        for minute in range(10)
-    ),
-    {**_at(9), "table": "funding", "market": "M", "funding_rate": 1e-5},
-    {**_at(9), "table": "book_depth", "market": "M", "best_bid": 100.9, "best_ask": 101.1,
-     "distance_bps": [10.0, 500.0], "bid_usd": [1e4, 1e6], "ask_usd": [1e4, 1e6]},
-    {**_at(9), "table": "account_snapshots", "account_id": "a", "equity_usd": 11.0, "collateral_usd": 11.0,
-     "initial_margin_usd": 20.0, "maintenance_margin_usd": 10.0,
-     "positions": [{"market": "M", "quantity": 2.0, "entry_price": 100.0}],
-     "balances": [{"asset": "USD", "amount": 10.0}]},
-]  # fmt: skip
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(f"serving on http://{shown}:{port}", file=sys.stderr, flush=True)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+@contextmanager
+def _metrics_folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="perprisk-metrics-") as folder:
+        yield folder
 
 
 def bind(host: str, port: int, keyed: bool = False) -> socket.socket:
@@ -196,16 +200,16 @@ def bind(host: str, port: int, keyed: bool = False) -> socket.socket:
     return listener
 
 
-@contextmanager
-def _ending_quietly() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the service and nothing more: uvicorn raises them again once it is down."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+def _is_address(text: str) -> bool:
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _wall_us() -> int:
-    return time.time_ns() // 1_000
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,184 @@
+"""One process that answers for a venue: its engine, its service, its doors, until it is asked to end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from features import catalog
+from models.bundle import Bundle
+from pipelines.audit import open_audit
+from pipelines.keys import open_keys
+from pipelines.warmup import warm_up
+from serving import snapshot
+from serving.board import BEAT_S, FAILED, READY, Board
+from serving.engine import Engine
+from serving.front import Front
+from serving.http import server_config
+from serving.log import EventLog
+from serving.questions import Scoring
+from serving.scorer import Scorer
+from serving.service import Service
+from serving.shared_log import SharedLog
+from serving.snapshot import Snapshot
+from serving.swap import Candidate, ModelWatch
+from serving.wire import ModelAnswer, RefusalError
+
+GRACE_S = 5
+"""Seconds that answers under way get when the service is asked to end."""
+
+SNAPSHOT_EVENTS = 1_000_000
+"""A snapshot is written when the service ends, if at least so many events would have to be read again."""
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one worker is told; goes to a process of its own as JSON."""
+
+    model: str
+    clock: str
+    log: str
+    owner: str
+    quote_asset: str
+    beginning: str | None = None
+    """Snapshot of the state that the log begins with; None for a venue of which nothing is known."""
+    door: int
+    """Descriptor of the socket that HTTP connections come from."""
+    unix_door: int | None = None
+    """Descriptor of the Unix socket that frames come from."""
+    keys: str | None = None
+    audit: str = "off"
+    certificate: str | None = None
+    certificate_key: str | None = None
+    worker: int = 0
+    workers: int = 1
+    board: int | None = None
+    supervisor: int | None = None
+    """Process whose end is this one's end."""
+
+
+def answer(setting: Setting, known: Snapshot | None = None) -> int:
+    """Answer until SIGTERM or SIGINT, or until the supervisor is there no more.
+
+    `known`: the state that the log begins with, where this process has it at hand. Raises InputError for a
+    model, log, key file or folder that cannot be used.
+    """
+    first = read_model(Path(setting.model))
+    warm_up(first.scorer)
+    engine = start_engine(setting, first.scorer, known)
+    models = ModelWatch(engine, first, Path(setting.model), lambda: read_model(Path(setting.model)))
+    service = Service(
+        engine,
+        models,
+        audit=open_audit(setting.audit, str(setting.worker)),
+        keys=open_keys(None if setting.keys is None else Path(setting.keys)),
+        board=None if setting.board is None else Board(setting.board, setting.workers, setting.worker),
+    )
+    with _ending_quietly(), socket.socket(fileno=setting.door) as door:
+        _serve(service, setting, door)
+    return 0
+
+
+def read_model(path: Path) -> Candidate:
+    """The model in a folder, verified; BundleError where it cannot be used."""
+    bundle = Bundle.open(path, catalog.fingerprint())
+    return Candidate(Scorer(bundle), ModelAnswer(bundle.model_version, bundle.fingerprint, bundle.card))
+
+
+def start_engine(setting: Setting, scorer: Scoring, known: Snapshot | None = None) -> Engine:
+    """An engine in the state that the log ends in: from the newest snapshot that is whole, or its beginning."""
+    path, owner = Path(setting.log), setting.owner.encode()
+    log = EventLog.open(path, owner) if setting.workers == 1 else SharedLog.open(path, owner)
+    newest = snapshot.newest(log)
+    if newest is None:
+        newest = known
+    if newest is None and setting.beginning is not None:
+        newest = snapshot.read(Path(setting.beginning))
+    clock = _wall_us if setting.clock == "wall" else None
+    if newest is None:
+        return Engine(scorer, clock, None, log, setting.quote_asset)
+    return Engine.restore(scorer, newest, clock, log)
+
+
+def _serve(service: Service, setting: Setting, door: socket.socket) -> None:
+    """Answer on bound sockets until asked to end."""
+    # what lives now lives to the end: a full collection over it would stop answers for its duration
+    gc.collect()
+    gc.freeze()
+    unix = None if setting.unix_door is None else socket.socket(fileno=setting.unix_door)
+    config = server_config(
+        Front(service),
+        unix,
+        lambda: _beside(service, setting),
+        timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=setting.certificate,
+        ssl_keyfile=setting.certificate_key,
+    )
+    _Server(config, setting).run(sockets=[door])
+
+
+@asynccontextmanager
+async def _beside(service: Service, setting: Setting) -> AsyncIterator[None]:
+    """What goes on beside the answers."""
+    tasks = [asyncio.create_task(service.models.run()), asyncio.create_task(_beat(service, setting))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _beat(service: Service, setting: Setting) -> None:
+    """Tell the other workers that this one is there, and follow the log while nobody asks."""
+    while True:
+        with suppress(RefusalError):  # whoever asks is told, and so is the board
+            service.engine.catch_up()
+        if service.board is not None:
+            service.board.write(service.engine.sequence, FAILED if service.fault else READY)
+        if setting.supervisor is not None and os.getppid() != setting.supervisor:
+            os.kill(os.getpid(), signal.SIGTERM)  # nobody would start this one again
+        await asyncio.sleep(BEAT_S)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, setting: Setting) -> None:
+        super().__init__(config)
+        self._says = setting.worker == 0
+        self._scheme = "https" if setting.certificate else "http"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            if self._says:
+                print(f"serving on {self._scheme}://{shown}:{port}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the service and nothing more: uvicorn raises them again once it is down."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1_000
