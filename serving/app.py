@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 
+from serving.alerts import keep_looking
 from serving.service import Call, Reply, Route, Service
 from serving.wire import RefusalError
 
@@ -21,13 +22,14 @@ def create_app(service: Service) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        syncing = asyncio.create_task(_sync(service))
+        working = [asyncio.create_task(work) for work in (_sync(service), keep_looking(service.alerts))]
         try:
             yield
         finally:
-            syncing.cancel()
-            with suppress(asyncio.CancelledError):
-                await syncing
+            for task in working:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             service.close()
 
     async def no_such_route(request: Request, error: Exception) -> Response:

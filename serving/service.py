@@ -14,6 +14,8 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from serving import openapi
+from serving.alert import AlertsAnswer
+from serving.alerts import Alerts
 from serving.codec import JSON, Codec
 from serving.engine import Engine
 from serving.log import LogError
@@ -89,11 +91,18 @@ class Route(NamedTuple):
 class Service:
     """All routes of one engine."""
 
-    def __init__(self, engine: Engine, model: ModelAnswer, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: ModelAnswer,
+        limits: Limits | None = None,
+        alerts: Alerts | None = None,
+    ) -> None:
         self.engine = engine
+        self.alerts = alerts or Alerts(engine)
         self.limits = limits or Limits()
         self._model = model
-        self._metrics = Metrics(engine)
+        self._metrics = Metrics(engine, self.alerts)
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
         route = self._route
         self.routes = [
@@ -105,6 +114,8 @@ class Service:
                   large, self._batch),
             route("GET", "/v1/accounts/{account_id}", "State of an account", "read", (None, AccountAnswer), 0,
                   self._account),
+            route("GET", "/v1/alerts", "Accounts at risk", "read", (None, AlertsAnswer), 0,
+                  lambda _call: self.alerts.answer()),
             route("GET", "/v1/model", "The model that answers", "read", (None, ModelAnswer), 0, self._card),
             route("GET", "/health/live", "Is it alive?", None, (None, HealthAnswer), 0, self._live),
             route("GET", "/health/ready", "Can it answer?", None, (None, HealthAnswer), 0, self._ready),
@@ -135,6 +146,7 @@ class Service:
 
     def refused(self, refusal: RefusalError, codec: Codec = JSON) -> Reply:
         """The reply that tells a refusal."""
+        self._metrics.count_refusal(refusal.code)
         told = ErrorAnswer(Error(refusal.code, str(refusal), refusal.field))
         closes = refusal.code in ("too_large", "timeout")
         return Reply(refusal.status, codec.encode(told), codec.media_type, closes)

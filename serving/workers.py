@@ -81,7 +81,7 @@ class Workers:
         if process.poll() is None:
             silent_s = self._board.silent_s(worker)
             up_s = time.monotonic() - self._since[worker]
-            if HANGS_AFTER_S < silent_s < up_s or (silent_s > up_s and up_s > STARTS_WITHIN_S):
+            if HANGS_AFTER_S < silent_s < up_s or (silent_s > up_s > STARTS_WITHIN_S):
                 _log.error("worker %d (process %d) hangs and is killed", worker, process.pid)
                 process.kill()
                 process.wait()
