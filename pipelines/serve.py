@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +25,9 @@ from models.bundle import Bundle
 from pipelines.events import event_batches
 from pipelines.progress import progress
 from pipelines.store import Dataset
+from serving import logs
+from serving.alert import chosen_levels
+from serving.alerts import Alerts
 from serving.app import create_app
 from serving.engine import Engine
 from serving.log import EventLog
@@ -36,22 +40,28 @@ from serving.wire import ModelAnswer, Order, ScoreRequest
 LOG_FOLDER = "PERPRISK_EVENT_LOG"
 """Environment variable that names the folder of event logs; without it, DEFAULT_LOG_FOLDER."""
 
+_log = logging.getLogger("perprisk.serving")
+
 DEFAULT_LOG_FOLDER = "perprisk-events"
 GRACE_S = 5
 """Seconds that answers under way get when the service is asked to end."""
 
 
-def run(model: Path, dataset: Path | None, clock: str, host: str, port: int) -> int:
+def run(
+    model: Path, dataset: Path | None, clock: str, host: str, port: int, alerts: Sequence[str] = ()
+) -> int:
     """Serve until asked to end (SIGTERM or SIGINT).
 
-    `clock` is `event` or `wall`. Raises InputError for a model, dataset, log or address that cannot be
-    used; only addresses of this machine itself can.
+    `clock` is `event` or `wall`, `alerts` thresholds such as `critical=0.3`. Raises InputError for a model,
+    dataset, log, address or threshold that cannot be used; only addresses of this machine itself can.
     """
+    logs.set_up()
+    chosen = chosen_levels(alerts)
     bundle = Bundle.open(model, catalog.fingerprint())
     about = ModelAnswer(bundle.model_version, bundle.fingerprint, bundle.card)
     with closing(bind(host, port)) as listener:
         engine = start_engine(Scorer(bundle), dataset, clock)
-        serve(engine, about, listener)
+        serve(engine, about, listener, Alerts(engine, chosen))
     return 0
 
 
@@ -70,9 +80,9 @@ def start_engine(scorer: Scoring, dataset: Path | None, clock: str) -> Engine:
     return engine
 
 
-def serve(engine: Engine, about: ModelAnswer, listener: socket.socket) -> None:
+def serve(engine: Engine, about: ModelAnswer, listener: socket.socket, alerts: Alerts | None = None) -> None:
     """Answer on a bound socket until asked to end."""
-    app = create_app(Service(engine, about))
+    app = create_app(Service(engine, about, alerts=alerts))
     # what lives now lives to the end: a full collection over it would stop answers for its duration
     gc.collect()
     gc.freeze()
@@ -90,8 +100,11 @@ def serve(engine: Engine, about: ModelAnswer, listener: socket.socket) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+    about_it = {"model_version": about.model_version, "sequence": engine.sequence}
+    _log.info("the service starts", extra=about_it)
     with _ending_quietly():
         server.run(sockets=[listener])
+    _log.info("the service has ended", extra={"sequence": engine.sequence})
 
 
 def _warm(venue: Venue, path: Path) -> str:

@@ -19,6 +19,7 @@ from serving.alerts import Alerts
 from serving.codec import JSON, Codec
 from serving.engine import Engine
 from serving.log import LogError
+from serving.logs import SLOW_S, Diary
 from serving.metrics import Metrics
 from serving.openapi import Operation
 from serving.rows import EventsRequest, read_events
@@ -103,6 +104,8 @@ class Service:
         self.limits = limits or Limits()
         self._model = model
         self._metrics = Metrics(engine, self.alerts)
+        self._diary = Diary(_log)
+        self._synced = engine.sequence
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
         route = self._route
         self.routes = [
@@ -137,11 +140,13 @@ class Service:
         except RefusalError as refusal:
             reply = self.refused(refusal, call.codec)
         except Exception:
-            operation = route.operation
-            _log.exception("%s %s failed", operation.method, operation.path)
+            _log.exception("an answer failed", extra={"route": route.operation.path})
             failed = RefusalError(503, "failed", "the service failed to answer this request")
             reply = self.refused(failed, call.codec)
-        route.meter(reply.status, perf_counter() - began)
+        duration_s = perf_counter() - began
+        route.meter(reply.status, duration_s)
+        if duration_s > SLOW_S:
+            self._diary.slow(route.operation.path, reply.status, duration_s)
         return reply
 
     def refused(self, refusal: RefusalError, codec: Codec = JSON) -> Reply:
@@ -153,11 +158,17 @@ class Service:
 
     def sync(self) -> bool:
         """Carry to the disk what was accepted; False where that fails, once and for all."""
+        self._metrics.flush()
+        began = perf_counter()
         try:
             self.engine.sync()
         except LogError as error:
-            _log.critical("%s", error)  # readiness tells it too, and no event is accepted any more
+            # readiness tells it too, and no event is accepted any more
+            _log.critical("the event log failed", extra={"fault": str(error)})
             return False
+        if self.engine.sequence != self._synced:  # otherwise there was nothing to carry
+            self._synced = self.engine.sequence
+            self._metrics.synced_log(perf_counter() - began)
         return True
 
     def close(self) -> None:
@@ -169,6 +180,7 @@ class Service:
     def _events(self, call: Call) -> EventsAnswer:
         answer = self.engine.take(read_events(call.body, call.codec))
         self._metrics.count_events(answer)
+        self._diary.rejected(answer)
         return answer
 
     def _score(self, call: Call) -> Answer:
