@@ -146,7 +146,8 @@ def _watch_table(fetch: Fetch, level: str) -> None:
                 if answer is None or isinstance(error, InputError):
                     raise
                 fault = str(error)
-            shown = waiting(fault) if answer is None else table(answer, level, console.height, fault)
+            width, height = console.size
+            shown = waiting(fault) if answer is None else table(answer, level, width, height, fault)
             live.update(shown, refresh=True)
             time.sleep(POLL_S)
 

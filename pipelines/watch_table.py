@@ -16,13 +16,17 @@ LONGEST_NAME = 28
 AROUND = 9
 """Lines of the screen that belong to what stands around the rows."""
 
+WIDE = 120
+"""Columns of a terminal that has room for all that is told of an account."""
+
 STALE_S = 300.0
 """An answer whose last round is older than this, by the clock of the service, is called stale."""
 
 
 def show(answer: AlertsAnswer, level: str) -> None:
     """Print the table once."""
-    Console().print(table(answer, level, 10**6, None))
+    console = Console()
+    console.print(table(answer, level, console.width, 10**6, None))
 
 
 def waiting(fault: str | None) -> RenderableType:
@@ -30,15 +34,16 @@ def waiting(fault: str | None) -> RenderableType:
     return Panel(Text(clean(fault or "waiting for the first answer")), title="perprisk", style="yellow")
 
 
-def table(answer: AlertsAnswer, level: str, height: int, fault: str | None) -> RenderableType:
-    """The table of an answer, of at most `height` lines; `fault` is why there is no newer one."""
+def table(answer: AlertsAnswer, level: str, width: int, height: int, fault: str | None) -> RenderableType:
+    """The table of an answer, of at most `height` lines of `width`; `fault` is why there is no newer one."""
     shown = [alert for alert in answer.alerts if _rank(alert.level) >= _rank(level)]
     room = max(height - AROUND, 1)
     hidden = len(shown) - min(room, len(shown)) + answer.more
     parts: list[RenderableType] = [_head(answer)]
     if fault is not None:
         parts.append(Text(f" no newer answer: {clean(fault)} ", style="bold white on red"))
-    parts.append(_rows(shown[:room], answer) if shown else Text("\n  nobody is at this level\n", "green"))
+    nobody = Text("\n  nobody is at this level\n", "green")
+    parts.append(_rows(shown[:room], answer, width) if shown else nobody)
     if hidden:
         parts.append(Text(f"  and {hidden} more, less urgent", style="dim"))
     parts.append(_foot(answer))
@@ -61,33 +66,41 @@ def _head(answer: AlertsAnswer) -> Text:
     return text
 
 
-def _rows(alerts: list[Alert], answer: AlertsAnswer) -> Table:
+def _rows(alerts: list[Alert], answer: AlertsAnswer, width: int) -> Table:
     horizon = {level.level: level.horizon_h for level in answer.levels}
+    wide = width >= WIDE
     rows = Table(expand=True, box=None, header_style="dim", pad_edge=True)
     rows.add_column("level")
     rows.add_column("account", overflow="ellipsis", no_wrap=True, max_width=LONGEST_NAME)
     rows.add_column("liquidation", justify="right", no_wrap=True)
     rows.add_column("even odds", justify="right", no_wrap=True)
-    rows.add_column("room", justify="right", no_wrap=True)
-    rows.add_column("positions", justify="right", no_wrap=True)
-    rows.add_column("exp. loss", justify="right", no_wrap=True)
+    for name in ("room", "positions", "exp. loss") if wide else ("room", "exp. loss"):
+        rows.add_column(name, justify="right", no_wrap=True)
     rows.add_column("what would do", overflow="ellipsis", no_wrap=True, ratio=1)
-    rows.add_column("for", justify="right", no_wrap=True)
+    if wide:
+        rows.add_column("for", justify="right", no_wrap=True)
     for alert in alerts:
         span = horizon.get(alert.level, 24)
-        stood_h = (answer.time - alert.since).total_seconds() / 3_600
-        rows.add_row(
+        cells: list[RenderableType] = [
             Text(f" {clean(alert.level)} ", STYLES.get(alert.level, "")),
             Text(clean(alert.account_id, LONGEST_NAME)),
-            Text(f"{share(_within(alert, span))} in {span} h", "bold"),
+            Text(f"{share(_within(alert, span))} in {span} h", "dim" if alert.falling else "bold"),
             "> 24 h" if alert.lead_time_h is None else f"in {hours(alert.lead_time_h)}",
             share(alert.distance_to_liquidation),
-            money(alert.gross_notional_usd),
+            *([money(alert.gross_notional_usd)] if wide else []),
             money(alert.expected_loss_usd),
-            Text(remedy(alert) or ("" if alert.status == "ok" else f"no model: {alert.fallback_reason}")),
-            hours(stood_h),
-        )
+            Text(_note(alert)),
+        ]
+        if wide:
+            cells.append(hours((answer.time - alert.since).total_seconds() / 3_600))
+        rows.add_row(*cells)
     return rows
+
+
+def _note(alert: Alert) -> str:
+    if alert.status == "fallback":
+        return f"no model: {clean(alert.fallback_reason or '')}"
+    return f"falling; {remedy(alert)}".rstrip("; ") if alert.falling else remedy(alert)
 
 
 def _foot(answer: AlertsAnswer) -> Text:

@@ -104,6 +104,8 @@ class Alert(Struct):
     level_since: datetime
     """When it came to the level at which it is."""
     time: datetime
+    falling: bool
+    """Whether it is below the lower threshold of its level, which it loses if it stays there."""
     pd_liquidation_1h: Figure
     pd_liquidation_8h: Figure
     pd_liquidation_24h: Figure

@@ -88,13 +88,17 @@ class Alerts:
     past: nothing is said of it.
     """
 
-    def __init__(self, engine: Engine, chosen: Sequence[Level] | None = None) -> None:
+    def __init__(
+        self, engine: Engine, chosen: Sequence[Level] | None = None, listed: int = LISTED, cured: int = CURED
+    ) -> None:
+        """`listed` alerts an answer holds at most, and the worst `cured` of them with the way out."""
         self.levels = tuple(levels() if chosen is None else chosen)
         self.hindsight = Hindsight(self.levels)
         self.rounds = 0
         self.ended_us: int | None = None
         """When the last round ended; None before the first."""
         self._engine = engine
+        self._listed, self._cured = listed, cured
         self._standing: dict[int, _Standing] = {}
         self._changes: deque[Change] = deque(maxlen=CHANGES_KEPT)
         self._changed = 0
@@ -133,7 +137,7 @@ class Alerts:
     def answer(self) -> AlertsAnswer:
         """Who stands at a level, the worst first; RefusalError 503 where the engine's state is not sure."""
         self._engine.ask(BatchRequest([]))  # refuses what no question is answered from
-        worst = self._worst(LISTED)
+        worst = self._worst(self._listed)
         told = [
             LevelAnswer(
                 level.name, level.horizon_h, level.raised_from, level.cleared_below, count, score.raised,
@@ -188,9 +192,9 @@ class Alerts:
             self._clear(key, "liquidated" if self._standing[key].liquidated else "closed")
         for standing in self._standing.values():
             standing.claims.expire(self._engine.now_us)
-        for place, standing in enumerate(self._worst(LISTED)):
+        for place, standing in enumerate(self._worst(self._listed)):
             yield
-            self._explain(standing.alert, place < CURED)
+            self._explain(standing.alert, place < self._cured)
         self._open, self._unscored = len(met), unscored
         self.ended_us = self._engine.now_us
         self.rounds += 1
@@ -248,8 +252,10 @@ class Alerts:
             self._raise(key, standing.alert, reached)
         elif kept >= standing.level:
             standing.calm_rounds = 0
+            standing.alert.falling = False
         else:
             standing.calm_rounds += 1
+            standing.alert.falling = True
             if standing.calm_rounds < CALM_ROUNDS:
                 return
             if kept < 0:
@@ -270,6 +276,7 @@ class Alerts:
 
     def _move(self, standing: _Standing, level: int) -> None:
         standing.level, standing.calm_rounds = level, 0
+        standing.alert.falling = False
         standing.alert.level = self.levels[level].name
         standing.alert.level_since = standing.alert.time
 
@@ -303,6 +310,7 @@ class Alerts:
             since=time if before is None else before.since,
             level_since=time if before is None else before.level_since,
             time=time,
+            falling=before is not None and before.falling,
             pd_liquidation_1h=pd[0],
             pd_liquidation_8h=pd[1],
             pd_liquidation_24h=pd[2],
@@ -327,13 +335,16 @@ class Alerts:
         alert.cure = TimedCure(answer.time, way.deposit_usd, way.reduce) if isinstance(way, Cure) else None
 
     def _worst(self, most: int) -> list[_Standing]:
-        """The worst alerts, the worst first: by level, its probability, and what would be lost."""
+        """The worst alerts, the worst first: by level, its probability, and what would be lost.
+
+        Those that are about to lose their level come last in it.
+        """
 
         def badness(standing: _Standing) -> tuple[float, ...]:
             alert = standing.alert
             pd = (alert.pd_liquidation_1h, alert.pd_liquidation_8h, alert.pd_liquidation_24h)
             own = pd[_COLUMN[self.levels[standing.level].horizon_h]]
-            return (standing.level, _known(own), _known(alert.expected_loss_usd))
+            return (standing.level, not alert.falling, _known(own), _known(alert.expected_loss_usd))
 
         return heapq.nlargest(most, self._standing.values(), badness)
 

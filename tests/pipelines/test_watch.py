@@ -29,6 +29,7 @@ def alert(name: str = "ann", level: str = "critical", **more: object) -> Alert:
     cure = TimedCure(NOW, 12_300.0, [Reduction("BTC-PERP", -0.53), Reduction("ETH-PERP", 1.0)])
     made = Alert(
         account_id=name, level=level, since=NOW - timedelta(minutes=12), level_since=NOW, time=NOW,
+        falling=False,
         pd_liquidation_1h=0.43, pd_liquidation_8h=0.71, pd_liquidation_24h=0.88, pd_negative_equity_24h=0.1,
         expected_loss_usd=1_234.0, lead_time_h=1.5, margin_ratio=1.06, distance_to_liquidation=0.012,
         gross_notional_usd=1.2e6, collateral_usd=30_000.0, status="ok", fallback_reason=None, cure=cure,
@@ -56,9 +57,11 @@ def answer(*alerts: Alert, changes: tuple[Change, ...] = (), **more: object) -> 
     return made
 
 
-def drawn(told: AlertsAnswer, level: str = "watch", height: int = 50, fault: str | None = None) -> str:
+def drawn(
+    told: AlertsAnswer, level: str = "watch", height: int = 50, fault: str | None = None, width: int = 150
+) -> str:
     out = io.StringIO()
-    Console(file=out, width=150, force_terminal=False).print(table(told, level, height, fault))
+    Console(file=out, width=width, force_terminal=False).print(table(told, level, width, height, fault))
     return out.getvalue()
 
 
@@ -92,6 +95,17 @@ def test_the_table_says_when_it_cannot_be_relied_upon() -> None:
     assert "3 cannot be scored" in drawn(answer(unscored=3))
     lost = alert(cure=None, status="fallback", fallback_reason="stale_mark")
     assert "no model: stale_mark" in drawn(answer(lost))
+
+
+def test_a_narrow_terminal_still_says_what_to_do() -> None:
+    (row,) = (line for line in drawn(answer(alert()), width=100).splitlines() if " ann " in line)
+    for told in ("critical", "43% in 1 h", "in 1.5 h", "1.2%", "$1,234", "deposit $12.3k or sell 0.53"):
+        assert told in row
+
+
+def test_what_is_about_to_be_called_off_says_so() -> None:
+    assert "falling; deposit $12.3k" in drawn(answer(alert(falling=True)))
+    assert "falling" not in drawn(answer(alert()))
 
 
 HOSTILE = "\x1b[2J\x1b]0;pwned\x07[bold red]x[/]\r\nfake\u202e\u0000" + "y" * 300

@@ -121,6 +121,19 @@ def test_a_level_is_lost_only_below_its_lower_threshold_and_only_after_some_roun
     ]
 
 
+def test_those_about_to_lose_their_level_are_marked_and_come_last(desk: Desk) -> None:
+    desk.say("ann", CRITICAL)
+    desk.say("bob", (0.2, 0.4, 0.6))
+    desk.round()
+    desk.say("ann", (0.09, 0.4, 0.9))
+    alerts = desk.round().alerts
+    assert [(alert.account_id, alert.falling) for alert in alerts] == [("bob", False), ("ann", True)]
+    desk.say("ann", (0.15, 0.4, 0.9))
+    desk.say("bob", CALM)
+    alerts = desk.round().alerts
+    assert [(alert.account_id, alert.falling) for alert in alerts] == [("ann", False), ("bob", True)]
+
+
 @given(st.lists(st.sampled_from([CALM, MIDDLE, WATCH, UNKNOWN]), min_size=1, max_size=40))
 def test_a_score_that_sways_raises_one_alert_not_many(said: list[Sequence[float]]) -> None:
     desk = Desk()
