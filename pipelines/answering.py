@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import uvicorn
 
+from exchange.errors import WorkError
 from features import catalog
 from models.bundle import Bundle
 from pipelines.audit import open_audit
 from pipelines.keys import open_keys
 from pipelines.warmup import warm_up
-from serving import snapshot
+from serving import logs, snapshot
+from serving.alert import chosen_levels
+from serving.alerts import Alerts
 from serving.board import BEAT_S, FAILED, READY, Board
 from serving.engine import Engine
 from serving.front import Front
@@ -35,11 +39,16 @@ from serving.snapshot import Snapshot
 from serving.swap import Candidate, ModelWatch
 from serving.wire import ModelAnswer, RefusalError
 
+_log = logging.getLogger("perprisk.serving")
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable by which workers are told where they add their metrics up."""
+
 GRACE_S = 5
 """Seconds that answers under way get when the service is asked to end."""
 
 SNAPSHOT_EVENTS = 1_000_000
-"""A snapshot is written when the service ends, if at least so many events would have to be read again."""
+"""A snapshot is written whenever so many events have come since the last one."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """Descriptor of the Unix socket that frames come from."""
     keys: str | None = None
     audit: str = "off"
+    alerts: tuple[str, ...] = ()
     certificate: str | None = None
     certificate_key: str | None = None
     worker: int = 0
@@ -73,6 +83,8 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
     `known`: the state that the log begins with, where this process has it at hand. Raises InputError for a
     model, log, key file or folder that cannot be used.
     """
+    logs.set_up()
+    levels = chosen_levels(setting.alerts)
     first = read_model(Path(setting.model))
     warm_up(first.scorer)
     engine = start_engine(setting, first.scorer, known)
@@ -82,10 +94,15 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
         models,
         audit=open_audit(setting.audit, str(setting.worker)),
         keys=open_keys(None if setting.keys is None else Path(setting.keys)),
+        alerts=Alerts(engine, levels),
         board=None if setting.board is None else Board(setting.board, setting.workers, setting.worker),
+        metrics_folder=os.environ.get(METRICS_FOLDER) if setting.workers > 1 else None,
     )
+    service.beside.append(lambda: _beat(service, setting))
+    _log.info("a worker starts", extra={"worker": setting.worker, "sequence": engine.sequence})
     with _ending_quietly(), socket.socket(fileno=setting.door) as door:
         _serve(service, setting, door)
+    _log.info("a worker has ended", extra={"worker": setting.worker, "sequence": engine.sequence})
     return 0
 
 
@@ -96,7 +113,7 @@ def read_model(path: Path) -> Candidate:
 
 
 def start_engine(setting: Setting, scorer: Scoring, known: Snapshot | None = None) -> Engine:
-    """An engine in the state that the log ends in: from the newest snapshot that is whole, or its beginning."""
+    """An engine in the state that the log ends in: from the newest whole snapshot, or from its beginning."""
     path, owner = Path(setting.log), setting.owner.encode()
     log = EventLog.open(path, owner) if setting.workers == 1 else SharedLog.open(path, owner)
     newest = snapshot.newest(log)
@@ -119,7 +136,6 @@ def _serve(service: Service, setting: Setting, door: socket.socket) -> None:
     config = server_config(
         Front(service),
         unix,
-        lambda: _beside(service, setting),
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=setting.certificate,
         ssl_keyfile=setting.certificate_key,
@@ -127,29 +143,28 @@ def _serve(service: Service, setting: Setting, door: socket.socket) -> None:
     _Server(config, setting).run(sockets=[door])
 
 
-@asynccontextmanager
-async def _beside(service: Service, setting: Setting) -> AsyncIterator[None]:
-    """What goes on beside the answers."""
-    tasks = [asyncio.create_task(service.models.run()), asyncio.create_task(_beat(service, setting))]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
 async def _beat(service: Service, setting: Setting) -> None:
     """Tell the other workers that this one is there, and follow the log while nobody asks."""
+    written = service.engine.sequence
     while True:
         with suppress(RefusalError):  # whoever asks is told, and so is the board
             service.engine.catch_up()
         if service.board is not None:
             service.board.write(service.engine.sequence, FAILED if service.fault else READY)
+        if setting.worker == 0 and service.engine.sequence - written >= SNAPSHOT_EVENTS:
+            written = service.engine.sequence
+            _snapshot(service.engine)
         if setting.supervisor is not None and os.getppid() != setting.supervisor:
             os.kill(os.getpid(), signal.SIGTERM)  # nobody would start this one again
         await asyncio.sleep(BEAT_S)
+
+
+def _snapshot(engine: Engine) -> None:
+    """Write down what is known, so that the next start need not read all events again."""
+    try:
+        engine.snapshot()
+    except (WorkError, RefusalError) as error:  # the log has it all
+        _log.warning("no snapshot could be written", extra={"fault": str(error)})
 
 
 class _Server(uvicorn.Server):

@@ -43,9 +43,10 @@ def open_audit(mode: str, worker: str = "0") -> Audit | None:
     """
     if mode == "off":
         return None
-    if mode != "strict" and mode != "group":
-        raise InputError(f"--audit: {mode!r} is none of {', '.join(MODES)}")
-    return Audit.open(Path(os.environ.get(FOLDER) or DEFAULT_FOLDER), worker, mode)
+    match mode:
+        case "strict" | "group":
+            return Audit.open(Path(os.environ.get(FOLDER) or DEFAULT_FOLDER), worker, mode)
+    raise InputError(f"--audit: {mode!r} is none of {', '.join(MODES)}")
 
 
 def verify(

@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -18,10 +17,11 @@ from typing import Annotated
 import typer
 
 from exchange.errors import InputError, PerpriskError
+from pipelines import cli_service
 from pipelines.cli_audit import audit
 from pipelines.cli_keys import keys
-from pipelines.options import Model
-from pipelines.options import parse_path as _path
+from pipelines.options import Dataset, From, Model, To
+from pipelines.options import path as _path
 from pipelines.options import within as _within
 from pipelines.output import check_file, check_folder
 from pipelines.times import parse_duration_us, parse_range_us, parse_time_us
@@ -39,10 +39,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-
-Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=_path, help="Folder with a dataset.")]
-From = Annotated[str, typer.Option("--from", metavar="TIME", help="First decision time.")]
-To = Annotated[str, typer.Option("--to", metavar="TIME", help="Last decision time, included.")]
 
 app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")
@@ -333,53 +329,8 @@ def score(
     )
 
 
-@app.command()
-def serve(
-    model: Model,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(metavar="DATASET", parser=_path, help="Begin with the state that this dataset ends in."),
-    ] = None,
-    clock: Annotated[
-        str | None,
-        typer.Option(
-            metavar="event|wall",
-            help="What time it is: the newest event's or this machine's. Event with --dataset, else wall.",
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(metavar="H", help="Address to listen on, of this machine only.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(metavar="P", parser=_within("--port", int, 0, 65_535), help="Port; 0 takes a free one."),
-    ] = 8_700,
-) -> int:
-    """Answer a margin engine over HTTP.
-
-    \b
-    Examples:
-      perprisk serve --model model
-      perprisk serve --model model --dataset data/venue --port 9000
-    """
-    if clock is None:
-        clock = "wall" if dataset is None else "event"
-    if clock not in ("event", "wall"):
-        raise InputError(f"--clock: {clock!r} is neither event nor wall")
-    if not _is_loopback(host):
-        raise InputError(f"--host: {host!r} is not a loopback address; refusing to start there without keys")
-    from pipelines import serve as stage
-
-    return stage.run(model=model, dataset=dataset, clock=clock, host=host, port=port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+app.command()(cli_service.serve)
+app.command()(cli_service.watch)
 
 
 class Terminated(BaseException):

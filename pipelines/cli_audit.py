@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exchange.errors import InputError
-from pipelines.options import parse_path
+from pipelines.options import path
 from pipelines.output import check_file
 from pipelines.times import parse_time_us
 
@@ -16,7 +16,7 @@ audit = typer.Typer(
     rich_markup_mode=None, help="Read the audit log: what was answered, and whether it is still all there."
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=parse_path, help="Folder of the audit log.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=path, help="Folder of the audit log.")]
 
 
 @audit.command()
@@ -24,11 +24,11 @@ def verify(
     folder: Folder,
     head: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=parse_path, help="Signed heads that were kept elsewhere."),
+        typer.Option(metavar="FILE", parser=path, help="Signed heads that were kept elsewhere."),
     ] = None,
     public_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=parse_path, help="Whose signature counts, in PEM."),
+        typer.Option(metavar="FILE", parser=path, help="Whose signature counts, in PEM."),
     ] = None,
     archived: Annotated[
         bool, typer.Option("--archived", help="The oldest files were taken away on purpose.")
@@ -57,7 +57,7 @@ def verify(
 def show(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Whose answers.")],
     folder: Annotated[
-        Path, typer.Option("--audit", metavar="FOLDER", parser=parse_path, help="Folder of the audit log.")
+        Path, typer.Option("--audit", metavar="FOLDER", parser=path, help="Folder of the audit log.")
     ] = Path("perprisk-audit"),
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Answers as of this time and later.")
@@ -70,7 +70,7 @@ def show(
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", parser=parse_path, help="Folder with the model that answered."),
+        typer.Option(metavar="MODEL", parser=path, help="Folder with the model that answered."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> int:
@@ -99,9 +99,7 @@ def show(
 @audit.command()
 def head(
     folder: Folder,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=parse_path, help="File for the heads.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", parser=path, help="File for the heads.")] = None,
 ) -> int:
     """Print the newest signed head of every worker, to be kept elsewhere.
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.options import parse_path
+from pipelines.options import path
 from pipelines.times import parse_time_us
 
 keys = typer.Typer(rich_markup_mode=None, help="Make, list and revoke the keys of the service's callers.")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", parser=parse_path, help="File of keys.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", parser=path, help="File of keys.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key: letters, digits, . _ -")]
 
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what reads them."""
+"""Arguments that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 from exchange.errors import InputError
 
 
-def parse_path(text: str) -> Path:
-    """A path; an empty one is refused, since it would silently mean the current folder."""
+def path(text: str) -> Path:
+    """A path, which must not be empty."""
     if not text:
-        raise InputError("an empty path was given")
+        raise InputError("an empty path was given")  # Path("") would silently mean the current folder
     return Path(text)
 
 
@@ -35,6 +35,7 @@ def within(option: str, convert: type[int] | type[float], low: float, high: floa
     return parse
 
 
-Model = Annotated[
-    Path, typer.Option("--model", metavar="MODEL", parser=parse_path, help="Folder with a model.")
-]
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=path, help="Folder with a dataset.")]
+Model = Annotated[Path, typer.Option("--model", metavar="MODEL", parser=path, help="Folder with a model.")]
+From = Annotated[str, typer.Option("--from", metavar="TIME", help="First decision time.")]
+To = Annotated[str, typer.Option("--to", metavar="TIME", help="Last decision time, included.")]

@@ -28,12 +28,13 @@ from exchange.errors import InputError
 from features import catalog
 from features.venue import Venue
 from models.bundle import Bundle
-from pipelines.answering import Setting, answer
+from pipelines.answering import METRICS_FOLDER, Setting, answer
 from pipelines.events import event_batches
 from pipelines.keys import open_keys
 from pipelines.progress import progress
 from pipelines.store import Dataset
 from serving import snapshot, unix
+from serving.alert import chosen_levels
 from serving.board import Board
 from serving.log import EventLog
 from serving.snapshot import Snapshot
@@ -43,8 +44,6 @@ LOG_FOLDER = "PERPRISK_EVENT_LOG"
 """Environment variable that names the folder of event logs; without it, DEFAULT_LOG_FOLDER."""
 
 DEFAULT_LOG_FOLDER = "perprisk-events"
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable by which workers are told where they add their metrics up."""
 
 
 class Options(NamedTuple):
@@ -61,6 +60,7 @@ class Options(NamedTuple):
     audit: str = "group"
     certificate: Path | None = None
     certificate_key: Path | None = None
+    alerts: tuple[str, ...] = ()
 
 
 class Beginning(NamedTuple):
@@ -79,6 +79,7 @@ def run(options: Options) -> int:
     """
     Bundle.open(options.model, catalog.fingerprint())
     open_keys(options.keys)
+    chosen_levels(options.alerts)
     with ExitStack() as held:
         door = held.enter_context(bind(options.host, options.port, options.keys is not None))
         door.listen(1_024)
@@ -95,6 +96,7 @@ def run(options: Options) -> int:
             unix_door=None if unix_door is None else unix_door.fileno(),
             keys=None if options.keys is None else str(options.keys),
             audit=options.audit,
+            alerts=options.alerts,
             certificate=None if options.certificate is None else str(options.certificate),
             certificate_key=None if options.certificate_key is None else str(options.certificate_key),
         )

@@ -19,7 +19,7 @@ from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from serving.front import Front
-from serving.service import Call, Reply, Route, Service
+from serving.service import Call, Reply, Route
 from serving.unix import listening
 from serving.wire import RefusalError
 
@@ -80,16 +80,18 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        syncing = asyncio.create_task(_sync(self.front.service))
+        service = self.front.service
+        tasks = [asyncio.create_task(work) for work in service.work()]
         frames = nullcontext() if self._unix is None else listening(self.front, self._unix)
         try:
             async with frames:
                 yield
         finally:
-            syncing.cancel()
-            with suppress(asyncio.CancelledError):
-                await syncing
-            self.front.service.close()
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            service.close()
 
 
 class Endpoint:
@@ -198,11 +200,3 @@ def _waits_for_word(headers: Iterable[Header], most_bytes: int) -> bool:
     told = {name: value for name, value in headers if name in (b"expect", b"content-length")}
     # the parser took the length for a number
     return len(told) == 2 and int(told[b"content-length"]) > most_bytes
-
-
-async def _sync(service: Service) -> None:
-    """Sync the log while the service runs."""
-    while True:
-        await asyncio.sleep(service.limits.sync_s)
-        if not service.sync():
-            return

@@ -31,6 +31,10 @@ REASONS_FROM_PD_24H = 0.05
 """Reasons are given from this probability on, and wherever more than the static rate is suggested."""
 
 
+NO_NUMBER = "model_gave_no_number"
+"""Why a row is a fallback whose inputs are all there: it speaks against the model."""
+
+
 class Scores(NamedTuple):
     """One row an account. Money in dollars, rates as shares of gross notional, NaN where unknown."""
 
@@ -161,7 +165,7 @@ class Scorer:
                     name = catalog.NAMES[self._required[int(np.argmax(missing[row]))]]
                     reasons[row] = f"missing_{name}"
                 else:
-                    reasons[row] = "model_gave_no_number"
+                    reasons[row] = NO_NUMBER
         return reasons
 
     def take_apart(self, features: Floats) -> Explanation:

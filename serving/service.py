@@ -8,23 +8,30 @@ rule 2 of the margins itself: the static rate or the one in force, whichever is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from serving import openapi
+from serving.alert import AlertsAnswer
+from serving.alerts import Alerts, keep_looking
 from serving.audit import Audit
+from serving.board import Board
 from serving.codec import JSON, Codec
 from serving.engine import Engine
 from serving.evidence import columns_read, rows_of
 from serving.frames import LogError
 from serving.keys import Keys
 from serving.limits import Limits
+from serving.logs import SLOW_S, Diary
 from serving.metrics import Metrics
 from serving.openapi import Operation
 from serving.questions import Asked, Scoring
 from serving.rows import EventsRequest, read_events
+from serving.scorer import NO_NUMBER
+from serving.swap import ModelWatch
 from serving.wire import (
     AccountAnswer,
     Answer,
@@ -79,24 +86,36 @@ class Service:
     """All routes of one engine.
 
     With an `audit` no answer about an account's risk is given that is not in it; with `keys` a caller
-    needs one for every route that has a scope, without them everybody has every scope.
+    needs one for every route that has a scope, without them everybody has every scope. With a watch over
+    models another one can take over, and the last good one comes back where that fails. `board` and
+    `metrics_folder` are what several workers share.
     """
 
     def __init__(
         self,
         engine: Engine,
-        model: ModelAnswer,
+        model: ModelAnswer | ModelWatch,
         limits: Limits | None = None,
         audit: Audit | None = None,
         keys: Keys | None = None,
+        alerts: Alerts | None = None,
+        board: Board | None = None,
+        metrics_folder: str | None = None,
     ) -> None:
         self.engine = engine
+        self.alerts = alerts or Alerts(engine)
+        self.board = board
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """More that is to go on beside the answers."""
         self.limits = limits or Limits()
         self._audit = audit
         self._keys = keys
         self._recorded: Scoring | None = None  # whose columns the audit knows
+        self._models = model if isinstance(model, ModelWatch) else None
         self._model = model
-        self._metrics = Metrics(engine)
+        self._metrics = Metrics(engine, self.alerts, board, metrics_folder)
+        self._diary = Diary(_log)
+        self._synced = engine.sequence
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
         route = self._route
         self.routes = [
@@ -108,6 +127,8 @@ class Service:
                   large, self._batch),
             route("GET", "/v1/accounts/{account_id}", "State of an account", "read", (None, AccountAnswer), 0,
                   self._account),
+            route("GET", "/v1/alerts", "Accounts at risk", "read", (None, AlertsAnswer), 0,
+                  lambda _call: self.alerts.answer()),
             route("GET", "/v1/model", "The model that answers", "read", (None, ModelAnswer), 0, self._card),
             route("GET", "/health/live", "Is it alive?", None, (None, HealthAnswer), 0, self._live),
             route("GET", "/health/ready", "Can it answer?", None, (None, HealthAnswer), 0, self._ready),
@@ -115,6 +136,22 @@ class Service:
             route("GET", "/openapi.json", "This document", None, (None, None), 0, self._document),
         ]  # fmt: skip
         self._openapi = JSON.encode(openapi.document([route.operation for route in self.routes]))
+
+    @property
+    def fault(self) -> str | None:
+        """Why this process cannot be relied upon; None while it can."""
+        if self.engine.fault is not None:
+            return self.engine.fault
+        return None if self._audit is None else self._audit.fault
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """What is to go on beside the answers, until it is cancelled."""
+        works = [self._keep_synced(), keep_looking(self.alerts), *(begin() for begin in self.beside)]
+        return works if self._models is None else [*works, self._models.run()]
+
+    async def _keep_synced(self) -> None:
+        while self.sync():
+            await asyncio.sleep(self.limits.sync_s)
 
     def authorize(self, route: Route, key: str | None) -> None:
         """Raise RefusalError where the owner of a key may not call a route: 401 or 403.
@@ -138,26 +175,35 @@ class Service:
         except RefusalError as refusal:
             reply = self.refused(refusal, call.codec)
         except Exception:
-            operation = route.operation
-            _log.exception("%s %s failed", operation.method, operation.path)
+            _log.exception("an answer failed", extra={"route": route.operation.path})
             failed = RefusalError(503, "failed", "the service failed to answer this request")
             reply = self.refused(failed, call.codec)
-        route.meter(reply.status, perf_counter() - began)
+        duration_s = perf_counter() - began
+        route.meter(reply.status, duration_s)
+        if duration_s > SLOW_S:
+            self._diary.slow(route.operation.path, reply.status, duration_s)
         return reply
 
     def refused(self, refusal: RefusalError, codec: Codec = JSON) -> Reply:
         """The reply that tells a refusal."""
+        self._metrics.count_refusal(refusal.code)
         told = ErrorAnswer(Error(refusal.code, str(refusal), refusal.field))
         closes = refusal.code in ("too_large", "timeout")
         return Reply(refusal.status, codec.encode(told), codec.media_type, closes)
 
     def sync(self) -> bool:
         """Carry to the disk what was accepted; False where that fails, once and for all."""
+        self._metrics.flush()
+        began = perf_counter()
         try:
             self.engine.sync()
         except LogError as error:
-            _log.critical("%s", error)  # readiness tells it too, and no event is accepted any more
+            # readiness tells it too, and no event is accepted any more
+            _log.critical("the event log failed", extra={"fault": str(error)})
             return False
+        if self.engine.sequence != self._synced:  # otherwise there was nothing to carry
+            self._synced = self.engine.sequence
+            self._metrics.synced_log(perf_counter() - began)
         return True
 
     def close(self) -> None:
@@ -173,15 +219,33 @@ class Service:
     def _events(self, call: Call) -> EventsAnswer:
         answer = self.engine.take(read_events(call.body, call.codec))
         self._metrics.count_events(answer)
+        self._diary.rejected(answer)
         return answer
 
     def _score(self, call: Call) -> Reply:
-        asked = self.engine.ask(call.codec.decode(ScoreRequest, call.body))
+        asked = self._ask(call.codec.decode(ScoreRequest, call.body))
         return self._given("/v1/score", call, asked, asked.answers[0])
 
     def _batch(self, call: Call) -> Reply:
-        asked = self.engine.ask(call.codec.decode(BatchRequest, call.body))
+        asked = self._ask(call.codec.decode(BatchRequest, call.body))
         return self._given("/v1/score/batch", call, asked, BatchAnswer(asked.answers, asked.unknown))
+
+    def _ask(self, request: ScoreRequest | BatchRequest) -> Asked:
+        """The engine's answers; where the model fails, those of the last good one."""
+        if self._models is None:
+            return self.engine.ask(request)
+        try:
+            asked = self.engine.ask(request)
+        except RefusalError:
+            raise
+        except Exception as error:
+            if not self._models.give_back(f"{type(error).__name__}: {error}"):
+                raise
+            return self.engine.ask(request)
+        failed = any(answer.fallback_reason == NO_NUMBER for answer in asked.answers)
+        if failed and self._models.give_back("it gave no number"):
+            return self.engine.ask(request)
+        return asked
 
     def _given(self, path: str, call: Call, asked: Asked, answer: Answer | BatchAnswer) -> Reply:
         """The reply with an answer about risk, which is in the audit log by then; RefusalError 503 if not."""
@@ -203,7 +267,7 @@ class Service:
         return self.engine.account(call.argument)
 
     def _card(self, _call: Call) -> ModelAnswer:
-        return self._model
+        return self._model.about if isinstance(self._model, ModelWatch) else self._model
 
     def _live(self, _call: Call) -> HealthAnswer:
         return self._health("live")
@@ -211,11 +275,19 @@ class Service:
     def _ready(self, _call: Call) -> HealthAnswer:
         if self.engine.fault is not None:
             raise RefusalError(503, "no_more_events", self.engine.fault)
-        if self._audit is not None and (fault := self._audit.fault) is not None:
-            raise RefusalError(503, "audit_unavailable", fault)
+        if self.fault is not None:
+            raise RefusalError(503, "audit_unavailable", self.fault)
+        missing = [] if self.board is None else [one.worker for one in self.board.read() if not one.ready]
+        if missing:
+            listed = ", ".join(map(str, missing))
+            raise RefusalError(503, "worker_down", f"workers that do not answer as they should: {listed}")
         ready = self._health("ready")
-        if self._keys is not None and self._keys.fault is not None:
-            ready.warnings = [self._keys.fault]
+        faults = (
+            None if self._keys is None else self._keys.fault,
+            None if self._models is None else self._models.refused,
+        )
+        if any(faults):
+            ready.warnings = [fault for fault in faults if fault is not None]
         return ready
 
     def _health(self, status: str) -> HealthAnswer:

@@ -101,7 +101,9 @@ class ModelWatch:
         self._now, self._before = self._before, None
         self._engine.scorer = self._now.scorer
         self.returns += 1
-        self._refuse(f"model {failed} failed while it answered ({fault}); {self._now.about.model_version} is back")
+        self._refuse(
+            f"model {failed} failed while it answered ({fault}); {self._now.about.model_version} is back"
+        )
         return True
 
     def _refuse(self, fault: str) -> None:

@@ -22,7 +22,7 @@ from exchange.units import HOUR_US
 from pipelines.cli import app, run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve"}
+COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch"}
 HEAVY = {
     "numpy",
     "numba",
@@ -200,15 +200,36 @@ def test_arguments_arrive_parsed(
         ),
         (
             "serve --model m",
-            {"model": Path("m"), "dataset": None, "clock": "wall", "host": "127.0.0.1", "port": 8700},
+            {
+                "model": Path("m"),
+                "dataset": None,
+                "clock": "wall",
+                "host": "127.0.0.1",
+                "port": 8700,
+                "alerts": (),
+            },
         ),
         (
             "serve --model m --dataset d --host ::1 --port 0",
-            {"model": Path("m"), "dataset": Path("d"), "clock": "event", "host": "::1", "port": 0},
+            {
+                "model": Path("m"),
+                "dataset": Path("d"),
+                "clock": "event",
+                "host": "::1",
+                "port": 0,
+                "alerts": (),
+            },
         ),
         (
             "serve --model m --dataset d --clock wall --host localhost",
-            {"model": Path("m"), "dataset": Path("d"), "clock": "wall", "host": "localhost", "port": 8700},
+            {
+                "model": Path("m"),
+                "dataset": Path("d"),
+                "clock": "wall",
+                "host": "localhost",
+                "port": 8700,
+                "alerts": (),
+            },
         ),
     ]
     for request, expected in requests:
