@@ -171,7 +171,7 @@ def _several(setting: Setting) -> int:
                 start_new_session=True,  # a Ctrl-C is for the supervisor, which ends them in order
             )
 
-        return Workers(board, setting.workers, start).run(lambda pid: mark_process_dead(pid, metrics))
+        return Workers(board, setting.workers, start).run(lambda pid: mark_process_dead(pid, metrics))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

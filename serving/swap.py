@@ -125,7 +125,7 @@ class ModelWatch:
         return self._engine.venue.vectors(range(0, names, step))
 
     def _tried(self, probes: Vectors, ours: Scores) -> Candidate:
-        """The folder's model, tried out on rows that the present one scored; raises what speaks against it."""
+        """The folder's model, tried out on rows that the present one scored; raises what is against it."""
         candidate = self._opens()
         theirs = candidate.scorer.score(probes)
         known = ~np.isnan(ours.pd).any(axis=1)
