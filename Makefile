@@ -52,15 +52,17 @@ format: $(READY) ## lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY) ## print docs/features.md from the catalogue
+docs: $(READY) ## write docs/features.md from the catalogue, and docs/openapi.json from the service
 	$(BIN)/python -m pipelines.feature_docs
+	$(BIN)/python -m pipelines.service_docs
 
 bench: $(READY) ## run every program in benchmarks/ but soak and replays; ARGS go to each
 	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v -e /soak -e /replays || true); \
 	[ -n "$$programs" ] || { echo "benchmarks/ holds no program yet: nothing was measured"; exit 1; }; \
 	for program in $$programs; do echo "== $$program"; $(BIN)/python $$program $(ARGS); done
 
-soak: $(READY) ## run the service for hours and watch it; ARGS go to each program
+soak: $(READY) ## run the slow tests, and the service for hours; ARGS go to each program
+	$(BIN)/python -m pytest -m slow
 	@programs=$$(ls benchmarks/soak*.py 2>/dev/null || true); \
 	[ -n "$$programs" ] || { echo "benchmarks/ holds no soak program yet: nothing was run"; exit 1; }; \
 	for program in $$programs; do echo "== $$program"; $(BIN)/python $$program $(ARGS); done

@@ -311,5 +311,5 @@ class Service:
         most_bytes: int,
         work: Callable[[Call], Any],
     ) -> Route:
-        operation = Operation(method, path, summary, *messages)
+        operation = Operation(method, path, summary, *messages, scope)
         return Route(operation, scope, most_bytes, work, self._metrics.route(path))

@@ -1,8 +1,6 @@
-"""The service on a Unix socket: frames of MessagePack, the same messages as over HTTP.
+"""The service on a Unix socket: the same messages as over HTTP, in the frames of `serving.frames`.
 
-A frame is its length in four bytes, big endian, and an envelope: `{"route", "body"?, "key"?, "id"?}` asks,
-`{"status", "body", "id"?}` answers. `route` is a path as over HTTP; every path has one method, so none is
-named. Frames may be sent without waiting; answers come in the order of the questions.
+Frames may be sent without waiting; answers come in the order of the questions.
 """
 
 from __future__ import annotations
@@ -18,40 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
 from exchange.errors import InputError
+from serving import envelopes
 from serving.codec import JSON, MSGPACK
+from serving.envelopes import LENGTH_BYTES, Envelope, Id
 from serving.front import Front
 from serving.service import Call, Reply
 from serving.wire import RefusalError
-
-LENGTH_BYTES = 4
-
-_EMPTY = Raw(b"\x80")  # an empty map
-_packed = msgspec.msgpack.Encoder()
-
-
-class Envelope(Struct, forbid_unknown_fields=True):
-    """A question: `id` is whatever the caller wants to have back."""
-
-    route: str
-    body: Raw = _EMPTY
-    key: str | None = None
-    id: int | str | UnsetType | None = UNSET
-
-
-class Answered(Struct):
-    """An answer; `status` is that of HTTP. What is text there (`/metrics`, `/openapi.json`) is text here."""
-
-    status: int
-    body: Any
-    id: int | str | UnsetType | None = UNSET
-
-
-def framed(message: bytes) -> bytes:
-    """A message with its length before it."""
-    return len(message).to_bytes(LENGTH_BYTES, "big") + message
 
 
 class Frames(asyncio.Protocol):
@@ -177,13 +150,13 @@ class Frames(asyncio.Protocol):
             self._timer = None
 
 
-def _frame(reply: Reply, asked_id: int | str | UnsetType | None) -> bytes:
+def _frame(reply: Reply, asked_id: Id) -> bytes:
     body: Any = Raw(reply.body)
     if reply.media_type == JSON.media_type:
         body = msgspec.json.decode(reply.body)
     elif reply.media_type != MSGPACK.media_type:
         body = reply.body.decode()
-    return framed(_packed.encode(Answered(reply.status, body, asked_id)))
+    return envelopes.frame(envelopes.Reply(reply.status, body, asked_id))
 
 
 def bind(path: Path, mode: int = 0o600) -> socket.socket:

@@ -14,12 +14,16 @@ import msgspec
 import pytest
 
 from exchange.errors import InputError
-from serving.unix import bind, framed
+from serving.unix import bind
 from tests.serving import stories as tell
 from tests.serving.served import PATIENT, prepared, said, served
 
 QUICK = PATIENT._replace(body_s=0.3, write_s=0.3, connections=20, batch_body_bytes=1_000_000)
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+def framed(message: bytes) -> bytes:
+    return len(message).to_bytes(4, "big") + message
 
 
 @pytest.fixture(scope="module")
