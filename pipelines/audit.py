@@ -45,7 +45,9 @@ def open_audit(mode: str, worker: str = "0") -> Audit | None:
         return None
     if mode not in ("strict", "group"):
         raise InputError(f"--audit: {mode!r} is none of {', '.join(MODES)}")
-    return Audit.open(Path(os.environ.get(FOLDER) or DEFAULT_FOLDER), worker, mode)
+    return Audit.open(
+        Path(os.environ.get(FOLDER) or DEFAULT_FOLDER), worker, "strict" if mode == "strict" else "group"
+    )
 
 
 def verify(
