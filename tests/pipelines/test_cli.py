@@ -23,6 +23,8 @@ from pipelines.cli import app, run
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch"}
+GROUPS = {"audit": {"verify", "show", "head"}, "keys": {"add", "revoke", "list"}}
+EVERY = sorted(COMMANDS) + [f"{group} {name}" for group in sorted(GROUPS) for name in sorted(GROUPS[group])]
 HEAVY = {
     "numpy",
     "numba",
@@ -40,7 +42,10 @@ NEXT_DAY = DAY + 24 * HOUR_US
 
 
 def command(name: str) -> Any:
-    return typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    found: Any = typer.main.get_command(app)
+    for part in name.split():
+        found = found.commands[part]
+    return found
 
 
 @pytest.fixture
@@ -58,6 +63,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     for name in COMMANDS:
         stage = types.SimpleNamespace(run=noting(name), chosen_settings=tuple, chosen_mix=tuple)
         monkeypatch.setattr(pipelines, name, stage, raising=False)
+    for group, names in GROUPS.items():
+        stages = {"show" if name == "list" else name: noting(f"{group} {name}") for name in names}
+        monkeypatch.setattr(pipelines, group, types.SimpleNamespace(**stages), raising=False)
     return called
 
 
@@ -69,10 +77,11 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def test_the_commands_are_those_that_do_something() -> None:
-    assert set(typer.main.get_command(app).commands) == COMMANDS  # type: ignore[attr-defined]
+    assert set(command("").commands) == COMMANDS | set(GROUPS)
+    assert {group: set(command(group).commands) for group in GROUPS} == GROUPS
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", EVERY)
 def test_help_says_what_it_does_and_every_example_in_it_is_a_request_that_is_understood(
     name: str,
     stages: dict[str, dict[str, Any]],
@@ -81,7 +90,7 @@ def test_help_says_what_it_does_and_every_example_in_it_is_a_request_that_is_und
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run([name, "--help"]) == 0
+    assert run([*name.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^  [A-Z].*\.$", text, re.MULTILINE), "a sentence"
     examples = re.findall(rf"^ +perprisk ({name}\b.*)$", text, re.MULTILINE)
@@ -92,7 +101,7 @@ def test_help_says_what_it_does_and_every_example_in_it_is_a_request_that_is_und
         assert set(stages) == {name}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", EVERY)
 def test_every_option_is_explained(name: str) -> None:
     for parameter in command(name).params:
         if parameter.name != "help":

@@ -252,7 +252,7 @@ def test_a_damaged_log_is_gone_on_with_in_a_new_file_and_told(tmp_path: Path) ->
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of three files, whole."""
     folder = tmp_path_factory.mktemp("audit")
-    audit = Audit.open(folder, segment_bytes=3_000)
+    audit = Audit.open(folder, segment_bytes=2_000)
     fill(audit, 18)
     audit.close()
     assert len(files_of(folder)["0"]) >= 3
@@ -334,7 +334,7 @@ def test_files_that_are_swapped_or_renamed_are_found(kept: Path, tmp_path: Path)
 
 def test_a_log_written_anew_is_found_by_the_head_alone(kept: Path, tmp_path: Path) -> None:
     """Whoever has the signing key can write a whole log; the head that was kept says that it is another."""
-    audit = Audit.open(tmp_path, key=own_key(kept), segment_bytes=3_000)
+    audit = Audit.open(tmp_path, key=own_key(kept), segment_bytes=2_000)
     fill(audit, 18)
     audit.close()
     assert problems(tmp_path) == []
