@@ -59,8 +59,8 @@ class Handle:
 @compiled
 def take(places: Integers, key: int) -> bool:
     """`Handle.take`, from the handle's places; an id outside the table has no position."""
-    state = _state(places)
-    folio = _folio(places)
+    state = state_at(places)
+    folio = folio_at(places)
     if key < 0 or key >= len(state.account) or gather(state, key, folio) == 0:
         return False
     emit(
@@ -73,7 +73,8 @@ def take(places: Integers, key: int) -> bool:
 
 
 @compiled
-def _state(places: Integers) -> State:
+def state_at(places: Integers) -> State:
+    """The state that a handle's places lead to."""
     return State(
         carray(place_at(places[0]), (CLOCK_SLOTS,), _INTEGER),
         carray(place_at(places[2]), (places[3],), MARKET_ROW),
@@ -87,7 +88,8 @@ def _state(places: Integers) -> State:
 
 
 @compiled
-def _folio(places: Integers) -> Portfolio:
+def folio_at(places: Integers) -> Portfolio:
+    """The portfolio that a handle's places lead to."""
     at = places[_OF_FOLIO:]
     return Portfolio(
         carray(place_at(at[0]), (3,), _INTEGER),
