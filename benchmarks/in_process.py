@@ -78,7 +78,9 @@ def in_process(bundle: Bundle, made: Venue, rounds: int, seed: int = 1) -> Taken
 def told(taken: Taken) -> str:
     """The figures as lines."""
     lines = []
-    for name, one in zip(("engine, 12 levels", "onnxruntime, 13 rows", "onnxruntime, 1 row"), taken, strict=True):
+    for name, one in zip(
+        ("engine, 12 levels", "onnxruntime, 13 rows", "onnxruntime, 1 row"), taken, strict=True
+    ):
         middle, tail, far = np.percentile(one, (50, 99, 99.9))
         lines.append(f"{name:<22} p50 {middle:7.1f} us   p99 {tail:7.1f} us   p99.9 {far:7.1f} us")
     ratio = np.median(taken.engine) / np.median(taken.raw_ladder)

@@ -40,7 +40,11 @@ def reference_bundle(folder: Path, seed: int = 1) -> Bundle:
     rows = venue().open_vectors().features
     chance = np.random.default_rng(seed)
     priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
-    told = [column for column in np.flatnonzero(~np.isnan(rows).any(axis=0)) if len(np.unique(rows[:, column])) > 1]
+    told = [
+        column
+        for column in np.flatnonzero(~np.isnan(rows).any(axis=0))
+        if len(np.unique(rows[:, column])) > 1
+    ]
     rest = [column for column in range(rows.shape[1]) if column not in told]
     columns = sorted((told + rest)[:COLUMNS])
     heads = [
@@ -60,7 +64,9 @@ def reference_bundle(folder: Path, seed: int = 1) -> Bundle:
         "usual": {"effective_buffer_over_notional": 0.1, "sigma_day": 0.05, "margin_ratio": 2.0},
     }
     fingerprint = catalog.fingerprint()
-    fill_bundle(folder, exported.graph, model, exported.forests, "A model to measure speed with.\n", fingerprint)
+    fill_bundle(
+        folder, exported.graph, model, exported.forests, "A model to measure speed with.\n", fingerprint
+    )
     return Bundle.open(folder, fingerprint)
 
 

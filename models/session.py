@@ -58,4 +58,4 @@ class Session:
 
     def tables(self, matrix: NDArray[np.float64]) -> Sequence[NDArray[np.float64]]:
         """The graph's outputs for a matrix as `run` takes it, unchecked: float64[n, 5], [n, 5], [n, 1]."""
-        return self._session.run(_OUTPUTS, {"features": matrix})  # type: ignore[no-any-return]
+        return self._session.run(_OUTPUTS, {"features": matrix})

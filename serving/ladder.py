@@ -25,7 +25,7 @@ from features.emit import (
     GROSS_NOTIONAL_USD,
     SIGMA_DAY_USD,
     STATIC_INITIAL_RATE,
-    emit,
+    emit_rows,
 )
 from features.handle import Handle, folio_at, state_at
 from features.portfolio import gather
@@ -120,7 +120,7 @@ def _write(
                 gross = own[GROSS_NOTIONAL_USD]
                 cost = cost_of_liquidation(own[CLOSING_COST_USD] / gross, own[SIGMA_DAY_USD] / gross)
                 _post(state, folio, level(own[STATIC_INITIAL_RATE], cost, row - 1))
-            emit(state, folio, features[i, row - first], own if row == 0 else room)
+            emit_rows(state, folio, row == first, features[i, row - first], own if row == 0 else room)
     return True
 
 

@@ -1,7 +1,7 @@
 """From risk to margin: the initial and maintenance rates that an account should post.
 
-The initial rate is the smallest level L on a ladder of RUNGS levels that pays for the risk of the same
-portfolio once L stands behind it:
+The initial rate is the smallest rate L found, by a ladder of RUNGS levels, that pays for the risk of the
+same portfolio once L stands behind it:
 
     L >= static + LOADING x max(PD_24h(L) - TARGET_PD, 0) x (cost of closing + one hour's move)
 
@@ -14,7 +14,9 @@ The static schedule already pays for ordinary risk; what is added is what a like
 beyond it, as a share of gross notional: the venue's liquidation fee, the slippage of closing the position
 and a move of one sigma over the hour that closing may take. No probability exceeds 1, so the levels run from
 the schedule's rate to the surcharge of a liquidation that is certain, more closely at the lower end, and
-the last of them always pays. A rate above the schedule's is rounded up to whole ppm, never under the
+the last of them always pays. Between the lowest level that pays and the one below it, the rate that pays
+for the risk at the lower one pays for its own too, since more collateral is never riskier; where it is the
+smaller it is taken, so that little hangs on where the levels happen to stand. A rate above the schedule's is rounded up to whole ppm, never under the
 schedule and never above it and 100% (s <= m <= max(s, 1)).
 
 Where data or model failed the rate is the schedule's or the one in force, whichever is higher, and where
@@ -83,11 +85,14 @@ def level(static_rate: float, cost: float, rung: int) -> float:
 
 @compiled
 def lowest_paying(static_rate: float, cost: float, pd_24h: Floats) -> int:
-    """The lowest rung that pays for the probability at its level, float64[RUNGS]; UNKNOWN where none is known.
+    """The lowest rung that pays for the probability at its level; UNKNOWN where none is known.
 
-    Levels are looked at from below, and those above the answer are not looked at: they may be NaN.
+    Levels are looked at from below, and those above the answer are not looked at: they may be NaN or, at
+    the end of `pd_24h`, float64[RUNGS] at most, be left out.
     """
     for rung in range(RUNGS):
+        if rung >= len(pd_24h):
+            return UNKNOWN
         if math.isnan(pd_24h[rung]) or math.isnan(cost):
             return UNKNOWN
         if level(static_rate, cost, rung) >= paying_rate(static_rate, pd_24h[rung], cost):
@@ -110,6 +115,8 @@ def initial_margin_rate(
     rung = UNKNOWN if failed else lowest_paying(static, cost, pd_24h)
     if rung != UNKNOWN:
         paid = level(static, cost, rung)
+        if rung > 0:  # what pays for the risk at a lower level pays for its own
+            paid = min(paid, paying_rate(static, pd_24h[rung - 1], cost))
         wanted = max(wanted, paid) if math.isnan(closing_cost) else paid
     if wanted <= static:
         return static  # as it is: rounded, it would look like a rise

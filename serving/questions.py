@@ -186,11 +186,10 @@ class Questions:
             raise RefusalError(
                 404, "unknown_account", f"account_id: {request.account_id!r} is not known", "account_id"
             )
-        begin = self._beginning(request, account)
         if request.account is None and not request.orders:
             ladders = self._standing().take(account, account)
         else:
-            begin()
+            self._beginning(request, account)()
             ladders = self._trial.ladders(account)
         if ladders is None:
             return self._without_position(request, moment)
@@ -207,6 +206,7 @@ class Questions:
                 for reason in self.scorer.reasons(vectors, scores, all_rows=True)[0]
             ]
         if request.cure:
+            begin = self._beginning(request, account)
             answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, moment))
         return Asked([answer], [0], vectors, scores, [], [[ladders.features[0, 1:]]], instead)
 

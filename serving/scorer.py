@@ -27,7 +27,10 @@ from serving.judgement import (
     PD,
     REASONS,
     STATIC_RATE,
+    WHY,
+    Constants,
     judge,
+    judge_ladders,
     still_searched,
 )
 from serving.ladder import Ladders, Levels
@@ -83,9 +86,6 @@ class Scorer:
         self.model_version = bundle.model_version
         self._session = Session(bundle)
         try:
-            self._required = np.array(
-                [catalog.index(name) for name in bundle.model["required_features"]], np.int64
-            )
             self._levels = {
                 name: {
                     target: float(bundle.model["baseline_levels"][name][target])
@@ -93,10 +93,11 @@ class Scorer:
                 }
                 for name in baselines.BASELINES
             }
-            self._structural = np.array(
-                [self._levels["structural"][target] for target in baselines.TARGETS]
+            self._constants = Constants(
+                np.array([catalog.index(name) for name in bundle.model["required_features"]], np.int64),
+                np.array([self._levels["structural"][target] for target in baselines.TARGETS]),
+                np.array([bundle.model["mean_severity"]], np.float64),
             )
-            self._mean_severity = float(bundle.model["mean_severity"])
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
@@ -123,54 +124,33 @@ class Scorer:
         """Score rows in one call of the model, whose levels are all there; the same bytes as `score`."""
         accounts, rows, columns = ladders.features.shape
         _, probabilities, warning = self._session.tables(ladders.features.reshape(-1, columns))
-        if accounts == 1:
-            own, features, alarm = probabilities[:1], ladders.features[0, :1], warning[:1, 0]
-            ladder = probabilities[1:, 2].reshape(1, -1)
-        else:
-            by_account = probabilities.reshape(accounts, rows, -1)
-            own = np.ascontiguousarray(by_account[:, 0])
-            features = np.ascontiguousarray(ladders.features[:, 0])
-            alarm = warning.reshape(accounts, rows)[:, 0]
-            ladder = np.ascontiguousarray(by_account[:, 1:, 2])
-        if rows - 1 < RUNGS:
-            ladder = np.column_stack([ladder, np.full((accounts, RUNGS + 1 - rows), np.nan)])
-        return self._judge(ladders.account, features, ladders.figures, own, ladder, alarm)
+        table = np.empty((accounts, COLUMNS))
+        judge_ladders(ladders.features, ladders.figures, probabilities, self._constants, table)
+        return self._scores(ladders.account, table, warning[::rows, 0])
 
     def _score(self, vectors: Vectors, levels: Levels | None) -> Scores:
         features, figures = np.ascontiguousarray(vectors.features), np.ascontiguousarray(vectors.figures)
         _, probabilities, warning = self._session.tables(features)
+        table = np.empty((len(features), COLUMNS))
         if levels is None:
-            paid = np.zeros((len(features), RUNGS))
-            scores = self._judge(vectors.account, features, figures, probabilities, paid, warning[:, 0])
-            unknown = np.full(len(features), np.nan)
-            return scores._replace(initial_rate=unknown, maintenance_rate=unknown)
+            judge(features, figures, probabilities, np.zeros((len(features), 1)), self._constants, table)
+            table[:, [INITIAL_RATE, MAINTENANCE_RATE]] = np.nan
+            return self._scores(vectors.account, table, warning[:, 0])
         ladder = np.full((len(features), RUNGS), np.nan)
         for start in range(0, len(features), ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, len(features)))
             for first, last in SEARCH:
-                left = still_searched(features, figures, probabilities, ladder, first, self._required, rows)
+                left = still_searched(features, figures, probabilities, ladder, first, self._constants, rows)
                 rows = rows[:left]
                 if left == 0:
                     break
                 read = levels(rows, first, last)
                 found = self._session.tables(read.reshape(-1, read.shape[2]))[1]
                 ladder[rows, first:last] = found[:, 2].reshape(left, last - first)
-        return self._judge(vectors.account, features, figures, probabilities, ladder, warning[:, 0])
+        judge(features, figures, probabilities, ladder, self._constants, table)
+        return self._scores(vectors.account, table, warning[:, 0])
 
-    def _judge(
-        self,
-        account: npt.NDArray[np.int64],
-        features: Floats,
-        figures: Floats,
-        probabilities: Floats,
-        ladder: Floats,
-        warning: Floats,
-    ) -> Scores:
-        table, codes = np.empty((len(account), COLUMNS)), np.empty(len(account), np.int64)
-        judge(
-            features, figures, probabilities, ladder, self._required, self._structural, self._mean_severity,
-            table, codes,
-        )  # fmt: skip
+    def _scores(self, account: npt.NDArray[np.int64], table: Floats, warning: Floats) -> Scores:
         return Scores(
             account,
             table[:, PD : PD + 4],
@@ -179,14 +159,14 @@ class Scorer:
             table[:, INITIAL_RATE],
             table[:, MAINTENANCE_RATE],
             warning,
-            [self._reason(code) for code in codes.tolist()],
+            [self._reason(int(code)) for code in table[:, WHY].tolist()],
         )
 
     def _reason(self, code: int) -> str | None:
         """Why a row is a fallback, in the words of an answer."""
         if code < NO_FEATURE:
             return REASONS[code]
-        return f"missing_{catalog.NAMES[self._required[code - NO_FEATURE]]}"
+        return f"missing_{catalog.NAMES[self._constants.required[code - NO_FEATURE]]}"
 
     def take_apart(self, features: Floats) -> Explanation:
         """Scores of rows as sums of contributions; rows must have no missing prior."""
