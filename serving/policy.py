@@ -16,8 +16,8 @@ and a move of one sigma over the hour that closing may take. No probability exce
 the schedule's rate to the surcharge of a liquidation that is certain, more closely at the lower end, and
 the last of them always pays. Between the lowest level that pays and the one below it, the rate that pays
 for the risk at the lower one pays for its own too, since more collateral is never riskier; where it is the
-smaller it is taken, so that little hangs on where the levels happen to stand. A rate above the schedule's is rounded up to whole ppm, never under the
-schedule and never above it and 100% (s <= m <= max(s, 1)).
+smaller it is taken, so that little hangs on where the levels happen to stand. A rate above the schedule's is
+rounded up to whole ppm, never under the schedule and never above it and 100% (s <= m <= max(s, 1)).
 
 Where data or model failed the rate is the schedule's or the one in force, whichever is higher, and where
 the cost of closing is not known it is not under the one in force: missing data earns no relief.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -16,14 +17,14 @@ from models.bundle import Bundle
 from pipelines.replay import replay
 from pipelines.store import Dataset
 from serving.engine import Engine
-from serving.ladder import ROWS, Ladder, levels_in, levels_of, stacked
+from serving.ladder import ROWS, Ladder, Ladders, levels_in, levels_of, stacked
 from serving.policy import RUNGS, cost_of_liquidation, level
 from serving.questions import recomputed
 from serving.scorer import Scorer
 from serving.whatif import Trial
-from serving.wire import Answer, BatchRequest, Order, ScoreRequest
+from serving.wire import Answer, BatchRequest, Order, ScoreRequest, SentAccount, SentPosition
 from tests.serving import stories as tell
-from tests.serving.stories import question, send, story, told
+from tests.serving.stories import question, story, told
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +79,36 @@ def test_levels_are_the_same_however_they_are_asked_for(venue: Venue) -> None:
 
 
 @pytest.mark.parametrize("mode", ["cross", "isolated"])
-def test_what_posts_a_level_has_that_much_behind_it(mode: str) -> None:
-    """The rows of a level are those of an account that really has it, with nothing survived before."""
-    held = [
-        {"market": "BTC", "quantity": -0.5, "entry_price": 60_010.0, "isolated_collateral_usd": 900.0},
-        {"market": "SOL", "quantity": 20.0, "entry_price": 90.0, "isolated_collateral_usd": 300.0},
-    ]
-    balances = [{"asset": "USD", "amount": 1_000.0}, {"asset": "ETH", "amount": 0.5}]
+def test_what_posts_a_level_has_that_much_behind_it(venue: Venue, mode: Literal["cross", "isolated"]) -> None:
+    """The rows of a level are those of an account that is sent along with as much collateral."""
+    trial = Trial(venue)
+    marks = venue.state.market["mark"].tolist()
+    lots = {"BTC-PERP": -0.7, venue.market_names[-1]: 40.0}
+    gross = {name: abs(lot) * marks[venue.find_market(name)] for name, lot in lots.items()}
 
-    def engine_with(equity_usd: float, pools_usd: tuple[float, float]) -> Engine:
-        engine = told([*story(), tell.account("x", 8, mode)])
-        rows = [dict(row, isolated_collateral_usd=pool) for row, pool in zip(held, pools_usd, strict=True)]
-        send(engine, [tell.snapshot(8, "x", equity_usd, positions=rows, balances=balances)])
-        return engine
+    def sent(pools_usd: dict[str, float]) -> Ladders:
+        positions = [
+            SentPosition(name, lot, entry_price=1.1 * marks[venue.find_market(name)])
+            for name, lot in lots.items()
+        ]
+        for position in positions:
+            gained = position.quantity * (
+                marks[venue.find_market(position.market)] - (position.entry_price or 0.0)
+            )
+            position.isolated_collateral_usd = pools_usd[position.market] - gained
+        trial.send(SentAccount(sum(pools_usd.values()), positions, margin_mode=mode), -1)
+        ladders = trial.ladders(-1)
+        assert ladders is not None
+        return ladders
 
-    engine = engine_with(2_900.0, (900.0, 300.0))
-    key = engine.venue.find_account("x")
-    found = Ladder(engine.venue.handle()).take(key, key)
-    assert found is not None
-    gross = {"BTC": 0.5 * 60_600.0, "SOL": 20.0 * 102.0}
-    gained = {"BTC": -0.5 * (60_600.0 - 60_010.0), "SOL": 20.0 * (102.0 - 90.0)}
+    found = sent({name: 0.3 * size for name, size in gross.items()})
+    assert not np.isnan(found.features[0, 0, [catalog.index(name) for name in catalog.PRIOR_HAZARDS]]).any()
     for rung, rate in enumerate(wanted(found.figures[0])):
-        equity = rate * sum(gross.values()) + 0.1 * 0.5 * 2_000.0  # collateral and the haircut of ETH
-        pools = tuple(rate * gross[name] - gained[name] for name in gross)
-        other = engine_with(float(equity), (float(pools[0]), float(pools[1])))
-        posted = other.venue.vectors([other.venue.find_account("x")])
-        collateral = posted.figures[0, figure.COLLATERAL_USD]
-        assert collateral == pytest.approx(rate * sum(gross.values()), rel=1e-12)
-        np.testing.assert_allclose(found.features[0, 1 + rung], posted.features[0], rtol=1e-9, atol=1e-12)
+        posted = sent({name: float(rate * size) for name, size in gross.items()})
+        assert posted.figures[0, figure.COLLATERAL_USD] == pytest.approx(
+            rate * sum(gross.values()), rel=1e-12
+        )
+        np.testing.assert_allclose(found.features[0, 1 + rung], posted.features[0, 0], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("by_usd", [-5_000.0, -0.01, 123.456, 1e6])
@@ -138,18 +141,21 @@ def test_searched_step_by_step_or_at_once_scores_are_the_same(scorer: Scorer, ve
     ladder = Ladder(venue.handle())
     whole = stacked([found for key in opened.account.tolist() if (found := ladder.take(key, key))])
     assert whole is not None
-    for age in (0.0, 1e6):
-        opened.figures[::3, figure.MARK_AGE_S] = whole.figures[::3, figure.MARK_AGE_S] = age
-        one, other = scorer.score(opened, levels_of(venue, opened)), scorer.score_at_once(whole)
-        for left, right in zip(one[:-1], other[:-1], strict=True):
-            assert left.tobytes() == right.tobytes()
-        assert one.fallback == other.fallback
-    assessed = scorer.assess(opened)
+    # every second account as safe as can be, every third without a fresh mark: each takes another way
+    priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
+    whole.features[::2, :, priors] = -14.0
+    whole.figures[::3, figure.MARK_AGE_S] = 1e6
+    one, other = scorer.score(whole.vectors, levels_in(whole)), scorer.score_at_once(whole)
+    for left, right in zip(one[:-1], other[:-1], strict=True):
+        assert left.tobytes() == right.tobytes()
+    assert one.fallback == other.fallback
+    assert len(set(one.fallback)) == 2
+    raised = one.initial_rate > one.static_initial_rate
+    assert raised.any()
+    assert not raised[::2].any()
+    assessed = scorer.assess(whole.vectors)
     assert assessed.pd.tobytes() == one.pd.tobytes()
-    print(one.initial_rate / one.static_initial_rate, one.pd[:, 2])
     assert np.isnan(assessed.initial_rate).all()
-    assert (one.initial_rate > one.static_initial_rate).any()
-    assert (one.initial_rate[1::3] == one.static_initial_rate[1::3]).any()
 
 
 def test_a_level_that_gives_no_number_makes_a_fallback(scorer: Scorer, venue: Venue) -> None:
@@ -202,7 +208,7 @@ def test_a_fallback_that_the_question_makes_is_in_its_evidence() -> None:
     )  # fmt: skip
     asked = engine.ask(question("iso", orders=[{"market": "BTC", "quantity": 0.1}]))
     assert asked.answers[0].fallback_reason == "unknown_isolated_collateral"
-    assert recomputed(engine.scorer, asked.evidence(0)) == told_of(asked.answers[0])
+    np.testing.assert_equal(tuple(recomputed(engine.scorer, asked.evidence(0))), told_of(asked.answers[0]))
 
 
 def test_one_question_is_one_call_of_the_model(
