@@ -161,7 +161,7 @@ def outcomes(window: Window) -> tuple[Flags, Flags]:
 def scored(trained: Trained, rows: Rows) -> Floats:
     """Probability of liquidation within 24 h, as a service would give it."""
     vectors = Vectors(rows.account, rows.features, rows.figures)
-    return np.asarray(passing_scorer(trained).score(vectors).pd[:, COLUMN])
+    return np.asarray(passing_scorer(trained).assess(vectors).pd[:, COLUMN])
 
 
 def without_prior(rows: Rows) -> Rows:

@@ -94,23 +94,45 @@ def emit(
 
     A column whose inputs are missing is NaN. Needs at least one open position.
     """
-    for i in range(folio.count[POSITIONS]):
-        position = folio.position[i]
-        key = position.market
-        look(state.market[key], state.clock[NOW], side_of(position.quantity), folio.markets[key])
-    _emit_seen(state, folio, features, figures)
+    emit_rows(state, folio, True, features, figures)
+
+
+@inlined
+def emit_rows(
+    state: State,
+    folio: Portfolio,
+    is_first: bool,
+    features: npt.NDArray[np.float64],
+    figures: npt.NDArray[np.float64],
+) -> None:
+    """`emit` of one portfolio time after time, with other collateral behind the same positions.
+
+    After the first time what does not hang on collateral is taken as it was found, and the number of open
+    positions is not written.
+    """
+    if is_first:
+        for i in range(folio.count[POSITIONS]):
+            position = folio.position[i]
+            key = position.market
+            look(state.market[key], state.clock[NOW], side_of(position.quantity), folio.markets[key])
+    _emit_seen(state, folio, is_first, features, figures)
 
 
 @inlined
 def _emit_seen(
-    state: State, folio: Portfolio, features: npt.NDArray[np.float64], figures: npt.NDArray[np.float64]
+    state: State,
+    folio: Portfolio,
+    is_first: bool,
+    features: npt.NDArray[np.float64],
+    figures: npt.NDArray[np.float64],
 ) -> None:
-    """`emit`, once the portfolio's markets have been looked at."""
+    """`emit_rows`, once the portfolio's markets have been looked at."""
     now = state.clock[NOW]
     sums = folio.sums[0]
     sum_margin(state, folio)
     sum_exposures(state, folio)
-    opened = sum_positions(state, folio)
+    if is_first:
+        figures[OPEN_POSITIONS] = sum_positions(state, folio)
     sum_pressure(state, folio)
     _leverage(folio, features)
     _volatility(state, folio, features)
@@ -136,7 +158,6 @@ def _emit_seen(
     figures[FIGURE_INITIAL_IN_FORCE] = folio.account[INITIAL_IN_FORCE]
     figures[FIGURE_MAINTENANCE_IN_FORCE] = folio.account[MAINTENANCE_IN_FORCE]
     figures[MARK_AGE_S] = _age_s(now, sums.mark_time)
-    figures[OPEN_POSITIONS] = opened
 
 
 @lean
@@ -352,6 +373,6 @@ def emit_open(
             continue
         if rows < len(ids):
             ids[rows] = key
-            _emit_seen(state, folio, features[rows], figures[rows])
+            _emit_seen(state, folio, True, features[rows], figures[rows])
         rows += 1
     return rows

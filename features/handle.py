@@ -50,8 +50,8 @@ class Handle:
         self.figure = np.empty(FIGURES)
         self.both = (self.vector, self.figure)
         tables = (*state, *folio, *self.both)
-        self._places = np.array([part for table in tables for part in (table.ctypes.data, len(table))])
-        self.address = int(self._places.ctypes.data)
+        self.places = np.array([part for table in tables for part in (table.ctypes.data, len(table))])
+        self.address = int(self.places.ctypes.data)
         """Of all addresses: a number is handed to compiled code faster than an array."""
 
     def take(self, account: int) -> bool:
@@ -63,8 +63,8 @@ class Handle:
 def take(address: int, key: int) -> bool:
     """`Handle.take`, from the handle's address; an id outside the table has no position."""
     places = carray(place_at(address), (_PLACES,), _INTEGER)
-    state = _state(places)
-    folio = _folio(places)
+    state = state_at(places)
+    folio = folio_at(places)
     if key < 0 or key >= len(state.account) or gather(state, key, folio) == 0:
         return False
     emit(
@@ -77,7 +77,8 @@ def take(address: int, key: int) -> bool:
 
 
 @compiled
-def _state(places: Integers) -> State:
+def state_at(places: Integers) -> State:
+    """The state that a handle's places lead to."""
     return State(
         carray(place_at(places[0]), (CLOCK_SLOTS,), _INTEGER),
         carray(place_at(places[2]), (places[3],), MARKET_ROW),
@@ -91,7 +92,8 @@ def _state(places: Integers) -> State:
 
 
 @compiled
-def _folio(places: Integers) -> Portfolio:
+def folio_at(places: Integers) -> Portfolio:
+    """The portfolio that a handle's places lead to."""
     at = places[_OF_FOLIO:]
     return Portfolio(
         carray(place_at(at[0]), (3,), _INTEGER),

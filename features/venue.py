@@ -6,7 +6,8 @@ they come from requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -192,20 +193,28 @@ class Venue:
         and returned in part where it has a row for every account: whoever goes through many times spares
         the making of so many rows.
         """
-        newest_us = self.state.clock[NOW]
-        if at_us is not None:
-            self.state.clock[NOW] = max(newest_us, at_us)
         room = max(len(self.account_names), 1)
         if into is None or len(into.account) < room:
             into = Vectors(np.empty(room, np.int64), np.empty((room, FEATURES)), np.empty((room, FIGURES)))
         ids, features, figures = into
-        rows = emit_open(self.state, len(self.account_names), self._folio, ids, features, figures)
-        self.state.clock[NOW] = newest_us  # asking changes nothing
+        with self.as_of(at_us):
+            rows = emit_open(self.state, len(self.account_names), self._folio, ids, features, figures)
         return Vectors(ids[:rows], features[:rows], figures[:rows])
+
+    @contextmanager
+    def as_of(self, at_us: int | None) -> Iterator[None]:
+        """The time at which vectors are taken meanwhile, where it is later than the newest event."""
+        newest_us = self.state.clock[NOW]
+        if at_us is not None:
+            self.state.clock[NOW] = max(newest_us, at_us)
+        try:
+            yield
+        finally:
+            self.state.clock[NOW] = newest_us  # asking changes nothing
 
     def vectors(self, accounts: Iterable[int]) -> Vectors:
         """Vectors of the given accounts; those without an open position are left out."""
-        handle = self._held()
+        handle = self.handle()
         chosen, features, figures = [], [], []
         for key in accounts:
             if handle.take(key):
@@ -226,10 +235,10 @@ class Venue:
         """
         handle = self._handle
         if handle is None or handle.state is not self.state or handle.folio is not self._folio:
-            handle = self._held()
+            handle = self.handle()
         return handle.both if take(handle.address, account) else None
 
-    def _held(self) -> Handle:
+    def handle(self) -> Handle:
         """A handle to the tables as they are; they are replaced when they grow."""
         handle = self._handle
         if handle is None or handle.state is not self.state or handle.folio is not self._folio:

@@ -8,6 +8,7 @@ Both are as simple as they are stated, with nothing fitted but a shift of their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,6 +33,25 @@ LOWEST, HIGHEST = 1e-9, 1.0 - 1e-4
 def _structural(buffer_over_sigma_day: Floats, hours: float, out: Floats) -> None:
     for row in range(len(out)):
         out[row] = first_passage(buffer_over_sigma_day[row] * np.sqrt(24.0 / hours))
+
+
+@compiled
+def structural(buffer_over_sigma_day: float, levels: Floats, out: Floats) -> None:
+    """Write the calibrated structural probabilities of one account into float64[4]; see `probabilities`.
+
+    `levels` are those of TARGETS, in their order.
+    """
+    for target in range(4):
+        raw = first_passage(buffer_over_sigma_day * np.sqrt(24.0 / TARGET_HORIZON_H[target]))
+        if not math.isnan(raw):
+            raw = min(max(raw, LOWEST), HIGHEST)
+        logit = math.log(raw) - math.log1p(-raw) + levels[target]
+        out[target] = 1.0 / (1.0 + math.exp(-logit))
+    if math.isnan(out[2]):
+        return
+    out[1] = min(out[1], out[2])
+    out[0] = min(out[0], out[1])
+    out[3] = min(out[3], out[2])
 
 
 def raw_probability(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
-from features.venue import Vectors
+from features.venue import Vectors, Venue
 from models import labels, plots, plots_time, warning
 from models import scorecard as cards
 from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
@@ -27,6 +27,7 @@ from pipelines.progress import progress
 from pipelines.replay import labelled_rows, observations
 from pipelines.store import Dataset
 from pipelines.times import format_time
+from serving.ladder import levels_of
 from serving.scorer import Scorer, Scores
 
 MARKER = "scorecard.json"
@@ -48,6 +49,7 @@ class Judged:
     scored: dict[str, cards.Scored]  # the rows that count for a target, as the scorecard takes them
     card: dict[str, Any]
     explained: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # contributions, features
+    suggested: npt.NDArray[np.float64] | None = None  # initial margin rates, where the venue was at hand
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -96,15 +98,21 @@ def judge(
             f"{dataset.path}: no decision time from {format_time(from_us)} to {format_time(to_us)} "
             f"whose outcome is known by {format_time(meta.end_us)}"
         )
+    asked: list[npt.NDArray[np.float64]] = []
+
+    def ask(time_us: int, vectors: Vectors, venue: Venue) -> None:
+        asked.append(scorer.score(vectors, levels_of(venue, vectors, time_us)).initial_rate)
+
     with progress(len(times_us), "scoring history") as bar:
-        rows = labelled_rows(dataset, times_us, meta.end_us, bar.advance)
+        rows = labelled_rows(dataset, times_us, meta.end_us, bar.advance, on_vectors=ask)
     if len(rows.time_us) == 0:
         raise InputError(
             f"{dataset.path}: no account has an open position at any of {len(times_us)} decision times"
         )
     described = {"venue": meta.venue, "digest": dataset.digest()}
     with progress(None, "measuring, with intervals"):
-        return judge_rows(scorer, rows, on_grids(rows, found), described, (from_us, to_us), every_us, draws)
+        judged = judge_rows(scorer, rows, on_grids(rows, found), described, (from_us, to_us), every_us, draws)
+    return replace(judged, suggested=np.concatenate(asked))
 
 
 def grids(dataset: Dataset, from_us: int, to_us: int, every_us: int) -> list[npt.NDArray[np.int64]]:
@@ -138,7 +146,7 @@ def judge_rows(
 ) -> Judged:
     """Score labelled rows; `on_grid` says which rows are decision times of each target (default: all)."""
     vectors = Vectors(rows.account, rows.features, rows.figures)
-    scores = scorer.score(vectors)
+    scores = scorer.assess(vectors)
     probability = {"model": scores.pd} | {name: scorer.baseline(name, vectors) for name in BASELINES}
     known, came = {}, {}
     for target, (has_label, happened) in targets(rows).items():
@@ -223,10 +231,11 @@ def pictures(judged: Judged) -> dict[str, bytes]:
         scored.time_us, scored.account, scored.happened, scored.event_us, scored.probability
     )
     chosen = np.flatnonzero(judged.known[name])[usable]
-    found["margins"] = plots.margins(
-        judged.scores.static_initial_rate[chosen],
-        judged.scores.initial_rate[chosen],
-        chance,
-        rows.figures[chosen, figure.GROSS_NOTIONAL_USD],
-    )
+    if judged.suggested is not None:
+        found["margins"] = plots.margins(
+            judged.scores.static_initial_rate[chosen],
+            judged.suggested[chosen],
+            chance,
+            rows.figures[chosen, figure.GROSS_NOTIONAL_USD],
+        )
     return found

@@ -103,13 +103,18 @@ def labelled_rows(
     until_us: int,
     on_step: Callable[[int], None] = lambda _: None,
     first_account: int = 0,
+    on_vectors: Callable[[int, Vectors, Venue], None] = lambda *_: None,
 ) -> Rows:
-    """Vectors at the given times, and what happened after them as far as it was known at `until_us`."""
+    """Vectors at the given times, and what happened after them as far as it was known at `until_us`.
+
+    `on_vectors` is shown the vectors of each time with the venue as it stands then.
+    """
     steps: list[Vectors] = []
     times: list[Integers] = []
     venue = Venue()
     for time_us, vectors, current in replay(dataset, times_us, on_step):
         venue = current
+        on_vectors(time_us, vectors, venue)
         steps.append(vectors)
         times.append(np.full(len(vectors.account), time_us, np.int64))
     time_us_of_row = np.concatenate(times) if times else np.empty(0, np.int64)

@@ -14,7 +14,8 @@ from features.venue import Vectors, Venue
 from models.scorecard_text import parts, warning_and_counts
 from pipelines.times import format_time
 from pipelines.verdict import verdict
-from serving.scorer import REASONS_FROM_PD_24H, Scorer
+from serving.ladder import levels_of
+from serving.scorer import REASONS_FROM_PD_24H, Scorer, Scores
 
 MOST_ACCOUNTS = 20
 SHORT_ID = 14
@@ -49,6 +50,7 @@ def render(
     trained_until_us: int,
 ) -> str:
     """The page: accounts at `time_us` by risk, and how the model did after `trained_until_us`."""
+    scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -61,8 +63,8 @@ def render(
         time=format_time(time_us),
         trained_until=format_time(trained_until_us),
         model_version=scorer.model_version,
-        accounts=_accounts(scorer, venue, vectors),
-        totals=_totals(scorer, vectors),
+        accounts=_accounts(scorer, venue, vectors, scores),
+        totals=_totals(vectors, scores),
         verdict=verdict(card),
         panel=panels["all"],
         negative=card["targets"]["negative_equity"]["24h"]["all"],
@@ -78,8 +80,7 @@ def render(
     )
 
 
-def _totals(scorer: Scorer, vectors: Vectors) -> dict[str, Any]:
-    scores = scorer.score(vectors)
+def _totals(vectors: Vectors, scores: Scores) -> dict[str, Any]:
     day = scores.pd[:, 2]
     gross = vectors.figures[:, figure.GROSS_NOTIONAL_USD]
     likely = day >= REASONS_FROM_PD_24H
@@ -95,12 +96,10 @@ def _totals(scorer: Scorer, vectors: Vectors) -> dict[str, Any]:
     }
 
 
-def _accounts(scorer: Scorer, venue: Venue, vectors: Vectors) -> list[dict[str, Any]]:
+def _accounts(scorer: Scorer, venue: Venue, vectors: Vectors, scores: Scores) -> list[dict[str, Any]]:
     """The riskiest accounts, as rows of the page's table."""
-    scores = scorer.score(vectors)
     order = np.argsort(-np.nan_to_num(scores.pd[:, 2], nan=-1.0), kind="stable")[:MOST_ACCOUNTS]
-    top = vectors.where(order)
-    scores = scorer.score(top)
+    top, scores = vectors.where(order), scores.where(order)
     reasons = scorer.reasons(top, scores)
     rows = []
     for k in range(len(order)):

@@ -9,6 +9,7 @@ import msgspec
 
 from features.venue import Vectors
 from serving.engine import Engine
+from serving.ladder import Ladders, Levels
 from serving.questions import Explained
 from serving.scorer import Scores
 from serving.service import Call, Service
@@ -29,7 +30,10 @@ class _NoScorer:
 
     model_version = ""
 
-    def score(self, vectors: Vectors, /) -> Scores:
+    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
+        raise NotImplementedError
+
+    def score_at_once(self, ladders: Ladders, /) -> Scores:
         raise NotImplementedError
 
     def reasons(

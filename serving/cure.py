@@ -1,8 +1,8 @@
 """The way out for an account: the smallest deposit, and the smallest reductions, that bring it to target.
 
 Every step of the search scores the account as it would then be, rounded to what can be sent (cents,
-lots), so that what is answered has been verified. Probabilities of trees are not quite monotone: the
-answer is the smallest level found, not a proof that nothing below it would do.
+lots), its margin levels searched anew, so that what is answered has been verified. Probabilities of trees
+are not quite monotone: the answer is the smallest level found, not a proof that nothing below it would do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from features import emit as figure
 from features.venue import Vectors, Venue
+from serving.ladder import Levels, levels_in
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import Cure, Reduction
@@ -36,7 +37,7 @@ Flags = npt.NDArray[np.bool_]
 class Scoring(Protocol):
     """What is asked of a scorer here."""
 
-    def score(self, vectors: Vectors, /) -> Scores:
+    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
         """Score every row."""
 
 
@@ -55,10 +56,11 @@ def cure(venue: Venue, trial: Trial, begin: Callable[[], None], scorer: Scoring)
     Where the account cannot be scored (a fallback) there is nothing to go by, and both are null.
     """
     begin()
-    vectors = trial.vectors(0)
-    if len(vectors.account) == 0:
+    ladders = trial.ladders(0)
+    if ladders is None:
         return Cure(0.0, [])
-    scores = scorer.score(vectors)
+    vectors = ladders.vectors
+    scores = scorer.score(vectors, levels_in(ladders))
     if scores.fallback[0] is not None:
         return Cure(None, None)
     if at_target(vectors, scores)[0]:
@@ -71,8 +73,9 @@ def _deposit_usd(vectors: Vectors, trial: Trial, scorer: Scoring) -> float | Non
         return None  # which of the positions it should go to is the owner's choice
 
     def cured(deposits_usd: Floats) -> Flags:
-        tried = trial.vectors(0, deposits_usd.tolist())
-        return at_target(tried, scorer.score(tried))
+        ladders = trial.ladders(0, deposits_usd.tolist())
+        assert ladders is not None, "money opens and closes no position"
+        return at_target(ladders.vectors, scorer.score(ladders.vectors, levels_in(ladders)))
 
     gross_usd = float(vectors.figures[0, figure.GROSS_NOTIONAL_USD])
     collateral_usd = float(vectors.figures[0, figure.COLLATERAL_USD])
@@ -106,10 +109,10 @@ def _reductions(
         begin()
         for market, quantity in orders(share):
             trial.order(market, quantity, None)
-        left = trial.vectors(0)
-        if len(left.account) == 0:
+        left = trial.ladders(0)
+        if left is None:
             return trial.holdings().equity_usd >= 0.0
-        return bool(at_target(left, scorer.score(left))[0])
+        return bool(at_target(left.vectors, scorer.score(left.vectors, levels_in(left)))[0])
 
     share = _smallest(
         lambda shares: np.array([reached(level) for level in shares.tolist()], bool), lambda level: level

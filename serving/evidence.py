@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from exchange.errors import InputError
 from features import catalog
-from features.venue import Vectors
 from models.bundle import Bundle
 from serving.codec import JSON, MSGPACK, Codec
-from serving.questions import ISOLATED_UNKNOWN, Asked, Scoring
+from serving.ladder import Ladders
+from serving.questions import Asked, Evidence, Numbers, Scoring, numbers_of, scored
 from serving.reasons import columns_of_reasons
 from serving.records import Answered, Read, Record
-from serving.scorer import Scorer, Scores
+from serving.scorer import Scorer
 from serving.wire import Answer, BatchAnswer, Reason
 
 Floats = npt.NDArray[np.float64]
@@ -41,10 +41,16 @@ class Rows(NamedTuple):
 
 
 def rows_of(asked: Asked) -> Rows:
-    """The rows that answers were computed from."""
+    """The rows that answers were computed from: of each account as it stands, then at the levels read."""
     vectors = asked.vectors
-    instead = ISOLATED_UNKNOWN if ISOLATED_UNKNOWN in asked.scores.fallback else None
-    return Rows(vectors.features, [1] * len(vectors.features), vectors.figures, asked.rows, instead)
+    parts: list[Floats] = []
+    heights: list[int] = []
+    for row, levels in enumerate(asked.levels):
+        own = [vectors.features[row : row + 1], *levels]
+        parts += own
+        heights.append(sum(map(len, own)))
+    features = np.concatenate(parts) if parts else vectors.features[:0]
+    return Rows(features, heights, vectors.figures, asked.rows, asked.instead)
 
 
 def columns_read(scorer: Scoring) -> npt.NDArray[np.int64]:
@@ -82,15 +88,18 @@ def recomputed(record: Record, read: Read, scorer: Scoring) -> bytes:
     content = record.content
     assert isinstance(content, Answered)
     _check(content, read, scorer)
-    vectors = _vectors(record, read)
-    scores = scorer.score(vectors)
+    ladders = _ladders(record, read)
     answers = answers_in(content)
     for answer, row in zip(answers, content.row_of, strict=True):
-        _renew(answer, scores, row, content.instead)
-        if answer.reasons:
-            found = scorer.reasons(vectors, scores, all_rows=True)[row or 0]
+        found = Evidence(None if row is None else ladders[row], content.instead)
+        scores = scored(scorer, found)
+        numbers = Numbers() if scores is None else numbers_of(scores, 0)
+        for name, value in zip(Numbers._fields, numbers, strict=True):
+            setattr(answer, name, value)
+        if answer.reasons and row is not None and scores is not None:
+            reasons = scorer.reasons(ladders[row].vectors, scores, all_rows=True)[0]
             answer.reasons = [
-                Reason(reason.code, reason.feature, reason.value, reason.contribution) for reason in found
+                Reason(reason.code, reason.feature, reason.value, reason.contribution) for reason in reasons
             ]
     codec = _codec(content)
     if content.route != BATCH:
@@ -123,22 +132,17 @@ def _check(content: Answered, read: Read, scorer: Scoring) -> None:
         raise InputError(f"record {content.number} is of another feature catalogue than this version's")
 
 
-def _vectors(record: Record, read: Read) -> Vectors:
-    """The rows of a record in the catalogue's columns, NaN in those that the model does not read."""
+def _ladders(record: Record, read: Read) -> list[Ladders]:
+    """The rows of each account in a record, in the catalogue's columns; NaN where the model does not read."""
     features, figures = record.rows(read.figures)
     whole = np.full((len(features), len(catalog.NAMES)), np.nan)
     whole[:, [catalog.index(name) for name in read.features]] = features
-    return Vectors(np.arange(len(figures)), whole, figures)
-
-
-def _renew(answer: Answer, scores: Scores, row: int | None, instead: str | None) -> None:
-    """Put what was computed into an answer; zeros where the account has no position."""
-    pd = [0.0] * 4 if row is None else scores.pd[row].tolist()
-    answer.pd_liquidation_1h, answer.pd_liquidation_8h = pd[0], pd[1]
-    answer.pd_liquidation_24h, answer.pd_negative_equity_24h = pd[2], pd[3]
-    answer.expected_loss_usd = 0.0 if row is None else float(scores.expected_loss_usd[row])
-    answer.static_initial_margin_rate = 0.0 if row is None else float(scores.static_initial_rate[row])
-    answer.initial_margin_rate = 0.0 if row is None else float(scores.initial_rate[row])
-    answer.maintenance_margin_rate = 0.0 if row is None else float(scores.maintenance_rate[row])
-    reason = None if row is None else instead or scores.fallback[row]
-    answer.status, answer.fallback_reason = "ok" if reason is None else "fallback", reason
+    content = record.content
+    assert isinstance(content, Answered)
+    found = []
+    first = 0
+    for number, height in enumerate(content.heights):
+        rows = whole[first : first + height]
+        found.append(Ladders(np.array([number]), rows[None], figures[number : number + 1]))
+        first += height
+    return found

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from exchange.account import notional_usd
 from exchange.units import MINUTE_US, SECOND_US
 from features import emit as figure
+from features.emit import FEATURES, FIGURES
 from features.venue import Vectors, Venue
 from serving import cure
+from serving.ladder import Ladder, Ladders, Levels, levels_of
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import (
@@ -19,12 +22,16 @@ from serving.wire import (
     Answer,
     Balance,
     BatchRequest,
+    Cure,
     Position,
     Reason,
     RefusalError,
     ScoreRequest,
     to_time,
 )
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 LIFETIME_US = MINUTE_US
 """How long an answer may be acted on: past `valid_until` the caller applies max(static, in force) itself."""
@@ -51,8 +58,11 @@ class Scoring(Protocol):
 
     model_version: str
 
-    def score(self, vectors: Vectors, /) -> Scores:
-        """Score every row."""
+    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
+        """Score every row, looking at levels as far as they are needed."""
+
+    def score_at_once(self, ladders: Ladders, /) -> Scores:
+        """Score every row in one call of the model, its levels read with it."""
 
     def reasons(
         self, vectors: Vectors, scores: Scores, all_rows: bool = False
@@ -67,14 +77,92 @@ class Moment(NamedTuple):
     sequence: int
 
 
+_NOBODY = (
+    Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
+    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, []]),
+)
+
+
+class Numbers(NamedTuple):
+    """What is computed of an answer, as `Answer` names it and in its order."""
+
+    pd_liquidation_1h: float = 0.0
+    pd_liquidation_8h: float = 0.0
+    pd_liquidation_24h: float = 0.0
+    pd_negative_equity_24h: float = 0.0
+    expected_loss_usd: float = 0.0
+    static_initial_margin_rate: float = 0.0
+    initial_margin_rate: float = 0.0
+    maintenance_margin_rate: float = 0.0
+    status: Literal["ok", "fallback"] = "ok"
+    fallback_reason: str | None = None
+
+
+class Evidence(NamedTuple):
+    """All that the numbers of one answer were computed from, besides the model."""
+
+    ladders: Ladders | None  # of one row; None for an account without an open position
+    instead: str | None = None  # why the answer falls back, where the question is the reason
+
+
 class Asked(NamedTuple):
-    """Answers with what they rest on: the row of each in `vectors` and `scores`, None without a position."""
+    """Answers with what they rest on: the row of each in `vectors` and `scores`, None without a position.
+
+    `levels` has for every row the vectors of the levels that the model read, from the lowest up, in parts of
+    float64[levels, FEATURES]; `instead` is as in `Evidence`.
+    """
 
     answers: list[Answer]
     rows: list[int | None]
     vectors: Vectors
     scores: Scores
     unknown: list[str]
+    levels: Sequence[Sequence[Floats]]
+    instead: str | None = None
+
+    def evidence(self, number: int) -> Evidence:
+        """What the answer with that number in `answers` was computed from."""
+        row = self.rows[number]
+        if row is None:
+            return Evidence(None)
+        chosen = slice(row, row + 1)
+        features = np.concatenate([self.vectors.features[chosen], *self.levels[row]])[None]
+        return Evidence(
+            Ladders(self.vectors.account[chosen], features, self.vectors.figures[chosen]), self.instead
+        )
+
+
+def scored(scorer: Scoring, evidence: Evidence) -> Scores | None:
+    """The scores behind an answer, from its evidence alone; None for an account without an open position.
+
+    With the same model they are the same to the bit.
+    """
+    if evidence.ladders is None:
+        return None
+    return _instead(scorer.score_at_once(evidence.ladders), evidence.instead)
+
+
+def numbers_of(scores: Scores, row: int) -> Numbers:
+    """A row of scores as plain numbers."""
+    reason = scores.fallback[row]
+    hour, eight_hours, day, negative = scores.pd[row].tolist()
+    return Numbers(
+        hour,
+        eight_hours,
+        day,
+        negative,
+        float(scores.expected_loss_usd[row]),
+        float(scores.static_initial_rate[row]),
+        float(scores.initial_rate[row]),
+        float(scores.maintenance_rate[row]),
+        "ok" if reason is None else "fallback",
+        reason,
+    )
+
+
+def _instead(scores: Scores, reason: str | None) -> Scores:
+    """Scores of one row that fall back for a reason that the question itself gave, if it did."""
+    return scores if reason is None else scores._replace(fallback=[reason])
 
 
 class Questions:
@@ -89,6 +177,7 @@ class Questions:
         self._knows_market = knows_market
         self._clocked = clocked
         self._trial = Trial(venue)
+        self._ladder: Ladder | None = None
 
     def score(self, request: ScoreRequest, moment: Moment) -> Asked:
         """Answer one question.
@@ -100,37 +189,61 @@ class Questions:
             raise RefusalError(
                 404, "unknown_account", f"account_id: {request.account_id!r} is not known", "account_id"
             )
-        begin = self._beginning(request, account)
-        begin()
-        vectors = self._aged(self._trial.vectors(account), moment)
-        scores = self.scorer.score(vectors)
-        unknown = np.isnan(vectors.figures[:, figure.COLLATERAL_USD]).any()
-        if request.orders and self._trial.isolated and unknown:
-            scores.fallback[0] = ISOLATED_UNKNOWN
-        row = 0 if scores.fallback else None
-        answer = self._answer(request.account_id, scores, row, moment)
+        if request.account is None and not request.orders:
+            ladders = self._standing().take(account, account)
+        else:
+            self._beginning(request, account)()
+            ladders = self._trial.ladders(account)
+        if ladders is None:
+            return self._without_position(request, moment)
+        self._age(ladders.figures, moment)
+        vectors = ladders.vectors
+        instead = None
+        if request.orders and self._trial.isolated and np.isnan(vectors.figures[0, figure.COLLATERAL_USD]):
+            instead = ISOLATED_UNKNOWN
+        scores = _instead(self.scorer.score_at_once(ladders), instead)
+        answer = self._answer(request.account_id, numbers_of(scores, 0), moment)
         if request.explain:
-            found = self.scorer.reasons(vectors, scores, all_rows=True)
             answer.reasons = [
                 Reason(reason.code, reason.feature, reason.value, reason.contribution)
-                for reason in (found[0] if found else ())
+                for reason in self.scorer.reasons(vectors, scores, all_rows=True)[0]
             ]
         if request.cure:
+            begin = self._beginning(request, account)
             answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, moment))
-        return Asked([answer], [row], vectors, scores, [])
+        return Asked([answer], [0], vectors, scores, [], [[ladders.features[0, 1:]]], instead)
+
+    def _without_position(self, request: ScoreRequest, moment: Moment) -> Asked:
+        """The answer for an account that has nothing at risk: zeros."""
+        answer = self._answer(request.account_id, Numbers(), moment)
+        if request.explain:
+            answer.reasons = []
+        if request.cure:
+            answer.cure = Cure(0.0, [])
+        return Asked([answer], [None], *_NOBODY, [], [])
+
+    def _standing(self) -> Ladder:
+        """Ladders of the venue's accounts as they stand; its tables are replaced when they grow."""
+        handle = self._venue.handle()
+        if self._ladder is None or self._ladder.handle is not handle:
+            self._ladder = Ladder(handle)
+        return self._ladder
 
     def score_batch(self, request: BatchRequest, moment: Moment) -> Asked:
-        """Answer for many accounts as they stand, in one call of the model."""
+        """Answer for many accounts as they stand, scored together."""
         keys = [self._venue.find_account(name) for name in request.account_ids]
         known = list(dict.fromkeys(key for key in keys if key >= 0))
-        vectors = self._aged(self._venue.vectors(known), moment)
-        scores = self.scorer.score(vectors)
+        vectors = self._venue.vectors(known)
+        self._age(vectors.figures, moment)
+        read = _Read(levels_of(self._venue, vectors), len(vectors.account))
+        scores = self.scorer.score(vectors, read)
         row_of = {key: row for row, key in enumerate(scores.account.tolist())}
         rows = [row_of.get(key) for key in keys if key >= 0]
         names = [name for name, key in zip(request.account_ids, keys, strict=True) if key >= 0]
-        answers = [self._answer(name, scores, row, moment) for name, row in zip(names, rows, strict=True)]
+        found = (Numbers() if row is None else numbers_of(scores, row) for row in rows)
+        answers = [self._answer(name, one, moment) for name, one in zip(names, found, strict=True)]
         unknown = [name for name, key in zip(request.account_ids, keys, strict=True) if key < 0]
-        return Asked(answers, rows, vectors, scores, unknown)
+        return Asked(answers, rows, vectors, scores, unknown, read.parts)
 
     def account(self, account_id: str, moment: Moment) -> AccountAnswer:
         """An account as it is held; RefusalError 404 where nothing has announced it."""
@@ -209,34 +322,22 @@ class Questions:
             raise RefusalError(422, "unknown_market", f"{place}: {name!r} is not known", place)
         return self._venue.find_market(name)
 
-    def _aged(self, vectors: Vectors, moment: Moment) -> Vectors:
-        """Vectors with their marks as old as they are by the clock, not only by the newest event."""
+    def _age(self, figures: Floats, moment: Moment) -> None:
+        """Make marks as old as they are by the clock, not only by the newest event."""
         if self._clocked:
             behind_s = (moment.now_us - self._venue.now_us) / SECOND_US
-            vectors.figures[:, figure.MARK_AGE_S] += max(behind_s, 0.0)
-        return vectors
+            figures[:, figure.MARK_AGE_S] += max(behind_s, 0.0)
 
-    def _answer(self, account_id: str, scores: Scores, row: int | None, moment: Moment) -> Answer:
-        """The answer in a row of scores; zeros where the account has no open position and thus no row."""
+    def _answer(self, account_id: str, numbers: Numbers, moment: Moment) -> Answer:
+        """An answer of this moment."""
         now_us = max(moment.now_us, 0)
-        pd: list[float] = [0.0] * 4 if row is None else scores.pd[row].tolist()
-        reason = None if row is None else scores.fallback[row]
         return Answer(
-            account_id=account_id,
-            time=to_time(now_us),
-            sequence=moment.sequence,
-            valid_until=to_time(now_us + LIFETIME_US),
-            pd_liquidation_1h=pd[0],
-            pd_liquidation_8h=pd[1],
-            pd_liquidation_24h=pd[2],
-            pd_negative_equity_24h=pd[3],
-            expected_loss_usd=0.0 if row is None else float(scores.expected_loss_usd[row]),
-            static_initial_margin_rate=0.0 if row is None else float(scores.static_initial_rate[row]),
-            initial_margin_rate=0.0 if row is None else float(scores.initial_rate[row]),
-            maintenance_margin_rate=0.0 if row is None else float(scores.maintenance_rate[row]),
-            status="ok" if reason is None else "fallback",
-            fallback_reason=reason,
-            model_version=self.scorer.model_version,
+            account_id,
+            to_time(now_us),
+            moment.sequence,
+            to_time(now_us + LIFETIME_US),
+            *numbers,
+            self.scorer.model_version,
         )
 
 
@@ -246,8 +347,24 @@ class _Aged(NamedTuple):
     questions: Questions
     moment: Moment
 
-    def score(self, vectors: Vectors, /) -> Scores:
-        return self.questions.scorer.score(self.questions._aged(vectors, self.moment))
+    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
+        figures = vectors.figures.copy()
+        self.questions._age(figures, self.moment)
+        return self.questions.scorer.score(vectors._replace(figures=figures), levels)
+
+
+class _Read:
+    """Levels that are kept as they are read."""
+
+    def __init__(self, levels: Levels, rows: int) -> None:
+        self._levels = levels
+        self.parts: list[list[Floats]] = [[] for _ in range(rows)]
+
+    def __call__(self, rows: Integers, first: int, last: int) -> Floats:
+        read = self._levels(rows, first, last)
+        for row, part in zip(rows.tolist(), read, strict=True):
+            self.parts[row].append(part)
+        return read
 
 
 def _all_different(names: Iterable[str], place: str) -> None:

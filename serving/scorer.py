@@ -17,15 +17,33 @@ from features import emit as figure
 from features.venue import Vectors
 from models import baselines
 from models.bundle import Bundle, BundleError
-from models.heads import Outputs
 from models.session import Session
-from serving.policy import suggest
+from serving.judgement import (
+    COLUMNS,
+    EXPECTED_LOSS_USD,
+    INITIAL_RATE,
+    MAINTENANCE_RATE,
+    NO_FEATURE,
+    PD,
+    REASONS,
+    STATIC_RATE,
+    WHY,
+    Constants,
+    judge,
+    judge_ladders,
+    still_searched,
+)
+from serving.ladder import Ladders, Levels
+from serving.policy import RUNGS
 from serving.reasons import Explainer, Explanation, Reason
 
 Floats = npt.NDArray[np.float64]
 
-MARK_LIFETIME_S = 3_600.0
-"""A mark older than this says nothing of what an account is worth now."""
+SEARCH = ((0, 1), (1, 4), (4, RUNGS))
+"""Levels that are looked at together where many accounts are scored: most need the first and no other."""
+
+ROWS_AT_ONCE = 8_192
+"""Accounts whose levels are looked at together: what they take on the way is taken for these only."""
 
 REASONS_FROM_PD_24H = 0.05
 """Reasons are given from this probability on, and wherever more than the static rate is suggested."""
@@ -47,6 +65,11 @@ class Scores(NamedTuple):
     warning: Floats  # in splits of a tree: an alarm above 0 (`models.warning`), NaN where the model has none
     fallback: list[str | None]  # why the row is a fallback, None where it is not
 
+    def where(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """The rows of those numbers."""
+        reasons = [self.fallback[row] for row in rows.tolist()]
+        return Scores._make([*(column[rows] for column in self[:-1]), reasons])
+
     @property
     def explained(self) -> npt.NDArray[np.bool_]:
         """Rows that are due reasons, fallback rows included."""
@@ -67,9 +90,6 @@ class Scorer:
         self.model_version = bundle.model_version
         self._session = Session(bundle)
         try:
-            self._required = np.array(
-                [catalog.index(name) for name in bundle.model["required_features"]], np.int64
-            )
             self._levels = {
                 name: {
                     target: float(bundle.model["baseline_levels"][name][target])
@@ -77,7 +97,11 @@ class Scorer:
                 }
                 for name in baselines.BASELINES
             }
-            self._unknown_severity = float(bundle.model["unknown_severity"])
+            self._constants = Constants(
+                np.array([catalog.index(name) for name in bundle.model["required_features"]], np.int64),
+                np.array([self._levels["structural"][target] for target in baselines.TARGETS]),
+                np.array([bundle.model["unknown_severity"]], np.float64),
+            )
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
@@ -92,81 +116,61 @@ class Scorer:
             vectors.figures[:, figure.BUFFER_OVER_SIGMA_DAY],
         )
 
-    def score(self, vectors: Vectors) -> Scores:
-        """Score every row; the same bytes whatever the other rows are."""
-        figures = vectors.figures
-        outputs = self._session.run(np.ascontiguousarray(vectors.features))
-        pd = np.column_stack(
-            [
-                outputs.pd_liquidation_1h,
-                outputs.pd_liquidation_8h,
-                outputs.pd_liquidation_24h,
-                outputs.pd_negative_equity_24h,
-            ]
-        )
-        fallback = self._fallbacks(vectors, pd)
-        failed = np.array([reason is not None for reason in fallback], bool)
-        if failed.any():
-            pd[failed] = self.baseline("structural", vectors.where(failed))
-        gross = figures[:, figure.GROSS_NOTIONAL_USD]
-        with np.errstate(invalid="ignore", over="ignore"):  # absurd sizes give NaN, and that is a fallback
-            closing_cost = figures[:, figure.CLOSING_COST_USD] / gross
-            sigma_day = figures[:, figure.SIGMA_DAY_USD] / gross
-        rates = suggest(
-            figures[:, figure.STATIC_INITIAL_RATE],
-            figures[:, figure.STATIC_MAINTENANCE_RATE],
-            figures[:, figure.FIGURE_INITIAL_IN_FORCE],
-            figures[:, figure.FIGURE_MAINTENANCE_IN_FORCE],
-            pd[:, 2],
-            closing_cost,
-            sigma_day,
-            failed,
-        )
-        return Scores(
-            account=vectors.account,
-            pd=pd,
-            expected_loss_usd=pd[:, 3] * self._severity(outputs, failed) * gross,
-            static_initial_rate=figures[:, figure.STATIC_INITIAL_RATE],
-            initial_rate=rates.initial,
-            maintenance_rate=rates.maintenance,
-            warning=outputs.warning,
-            fallback=fallback,
-        )
+    def score(self, vectors: Vectors, levels: Levels) -> Scores:
+        """Score many rows, looking for each at as many levels as it takes; the same bytes in any company."""
+        return self._score(vectors, levels)
 
-    def _severity(self, outputs: Outputs, failed: npt.NDArray[np.bool_]) -> Floats:
-        """Expected shortfall as a share of notional.
+    def assess(self, vectors: Vectors) -> Scores:
+        """Score rows without a margin: its rates are NaN, for those who have no venue to put levels to."""
+        return self._score(vectors, None)
 
-        Where the model failed or does not know what closing would meet, the most that it says of anybody: no
-        account becomes cheaper because its data went missing.
-        """
-        return np.where(failed | np.isnan(outputs.severity), self._unknown_severity, outputs.severity)
+    def score_at_once(self, ladders: Ladders) -> Scores:
+        """Score rows in one call of the model, whose levels are all there; the same bytes as `score`."""
+        accounts, rows, columns = ladders.features.shape
+        _, probabilities, warning = self._session.tables(ladders.features.reshape(-1, columns))
+        table = np.empty((accounts, COLUMNS))
+        judge_ladders(ladders.features, ladders.figures, probabilities, self._constants, table)
+        return self._scores(ladders.account, table, warning[::rows, 0])
 
-    def _fallbacks(self, vectors: Vectors, pd: Floats) -> list[str | None]:
-        """Why each row cannot be trusted, the most telling reason first; None where it can."""
-        figures = vectors.figures
-        missing = np.isnan(vectors.features[:, self._required])
-        stale = ~(figures[:, figure.MARK_AGE_S] <= MARK_LIFETIME_S)
-        reasons: list[str | None] = [None] * len(figures)
-        unknown = (
-            ("missing_mark", figure.GROSS_NOTIONAL_USD),
-            ("missing_tiers", figure.STATIC_INITIAL_RATE),
-            ("missing_collateral", figure.COLLATERAL_USD),
-            ("missing_volatility", figure.BUFFER_OVER_SIGMA_DAY),
-        )
-        for row in np.flatnonzero(stale | missing.any(axis=1) | np.isnan(pd).any(axis=1)):
-            for reason, column in unknown:
-                if np.isnan(figures[row, column]):
-                    reasons[row] = reason
+    def _score(self, vectors: Vectors, levels: Levels | None) -> Scores:
+        features, figures = np.ascontiguousarray(vectors.features), np.ascontiguousarray(vectors.figures)
+        _, probabilities, warning = self._session.tables(features)
+        table = np.empty((len(features), COLUMNS))
+        if levels is None:
+            judge(features, figures, probabilities, np.zeros((len(features), 1)), self._constants, table)
+            table[:, [INITIAL_RATE, MAINTENANCE_RATE]] = np.nan
+            return self._scores(vectors.account, table, warning[:, 0])
+        ladder = np.full((len(features), RUNGS), np.nan)
+        for start in range(0, len(features), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(features)))
+            for first, last in SEARCH:
+                left = still_searched(features, figures, probabilities, ladder, first, self._constants, rows)
+                rows = rows[:left]
+                if left == 0:
                     break
-            else:
-                if stale[row]:
-                    reasons[row] = "stale_mark"
-                elif missing[row].any():
-                    name = catalog.NAMES[self._required[int(np.argmax(missing[row]))]]
-                    reasons[row] = f"missing_{name}"
-                else:
-                    reasons[row] = NO_NUMBER
-        return reasons
+                read = levels(rows, first, last)
+                found = self._session.tables(read.reshape(-1, read.shape[2]))[1]
+                ladder[rows, first:last] = found[:, 2].reshape(left, last - first)
+        judge(features, figures, probabilities, ladder, self._constants, table)
+        return self._scores(vectors.account, table, warning[:, 0])
+
+    def _scores(self, account: npt.NDArray[np.int64], table: Floats, warning: Floats) -> Scores:
+        return Scores(
+            account,
+            table[:, PD : PD + 4],
+            table[:, EXPECTED_LOSS_USD],
+            table[:, STATIC_RATE],
+            table[:, INITIAL_RATE],
+            table[:, MAINTENANCE_RATE],
+            warning,
+            [self._reason(int(code)) for code in table[:, WHY].tolist()],
+        )
+
+    def _reason(self, code: int) -> str | None:
+        """Why a row is a fallback, in the words of an answer."""
+        if code < NO_FEATURE:
+            return REASONS[code]
+        return f"missing_{catalog.NAMES[self._constants.required[code - NO_FEATURE]]}"
 
     def take_apart(self, features: Floats) -> Explanation:
         """Scores of rows as sums of contributions; rows must have no missing prior."""

@@ -23,6 +23,7 @@ from serving.codec import JSON, Codec
 from serving.engine import Engine
 from serving.evidence import columns_read, rows_of
 from serving.frames import LogError
+from serving.judgement import NO_NUMBER, REASONS
 from serving.keys import Keys
 from serving.limits import Limits
 from serving.logs import SLOW_S, Diary
@@ -30,7 +31,6 @@ from serving.metrics import Metrics
 from serving.openapi import Operation
 from serving.questions import Asked, Scoring
 from serving.rows import EventsRequest, read_events
-from serving.scorer import NO_NUMBER
 from serving.swap import ModelWatch
 from serving.wire import (
     AccountAnswer,
@@ -242,7 +242,7 @@ class Service:
             if not self._models.give_back(f"{type(error).__name__}: {error}"):
                 raise
             return self.engine.ask(request)
-        failed = any(answer.fallback_reason == NO_NUMBER for answer in asked.answers)
+        failed = any(answer.fallback_reason == REASONS[NO_NUMBER] for answer in asked.answers)
         if failed and self._models.give_back("it gave no number"):
             return self.engine.ask(request)
         return asked

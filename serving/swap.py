@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from exchange.errors import PerpriskError, WorkError
-from features.venue import Vectors
+from features.emit import FEATURES, FIGURES
 from serving.engine import Engine
+from serving.ladder import ROWS, Ladder, Ladders, stacked
 from serving.questions import Scoring
 from serving.scorer import Scores
 from serving.wire import ModelAnswer
@@ -77,7 +78,7 @@ class ModelWatch:
             return
         self._seen = stamp
         probes = self._probes()
-        ours = self._now.scorer.score(probes)  # here: a scorer is for one thread
+        ours = self._now.scorer.score_at_once(probes)  # here: a scorer is for one thread
         try:
             candidate = await asyncio.to_thread(self._tried, probes, ours)
         except PerpriskError as fault:
@@ -118,16 +119,20 @@ class ModelWatch:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
-    def _probes(self) -> Vectors:
-        """Accounts as they stand now, spread over all of them."""
-        names = len(self._engine.venue.account_names)
-        step = max(names // PROBES, 1)
-        return self._engine.venue.vectors(range(0, names, step))
+    def _probes(self) -> Ladders:
+        """Accounts as they stand now and with each margin level, spread over all of them."""
+        venue = self._engine.venue
+        ladder = Ladder(venue.handle())
+        step = max(len(venue.account_names) // PROBES, 1)
+        found = (ladder.take(key, key) for key in range(0, len(venue.account_names), step))
+        return stacked([one for one in found if one is not None]) or Ladders(
+            np.empty(0, np.int64), np.empty((0, ROWS, FEATURES)), np.empty((0, FIGURES))
+        )
 
-    def _tried(self, probes: Vectors, ours: Scores) -> Candidate:
+    def _tried(self, probes: Ladders, ours: Scores) -> Candidate:
         """The folder's model, tried out on rows that the present one scored; raises what is against it."""
         candidate = self._opens()
-        theirs = candidate.scorer.score(probes)
+        theirs = candidate.scorer.score_at_once(probes)
         known = ~np.isnan(ours.pd).any(axis=1)
         pd = theirs.pd[known]
         if np.isnan(pd).any():

@@ -8,7 +8,7 @@ go through, so that an order that might be sent and one that was filled can only
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ from exchange.account import asset_value_usd, haircut_usd, liability_margin_usd,
 from exchange.compiled import compiled
 from features import emit as figure
 from features.advance import advance, advance_all
-from features.emit import FEATURES, FIGURES, emit
 from features.events import BALANCE, FILL, POSITION, SNAPSHOT, VALUES
+from features.handle import Handle
 from features.portfolio import gather
 from features.state import (
     BALANCES,
@@ -33,8 +33,9 @@ from features.state import (
     new_portfolio,
     new_state,
 )
-from features.venue import END_OF_TIME_US, Vectors, Venue
+from features.venue import END_OF_TIME_US, Venue
 from serving.batches import Columns, write_holdings
+from serving.ladder import Ladder, Ladders, stacked
 from serving.wire import SentAccount
 
 Floats = npt.NDArray[np.float64]
@@ -130,24 +131,27 @@ class Trial:
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
         self._own = new_state(markets=1, assets=1, accounts=1, slots=1)
-        self._state = self._own
         self._folio = new_portfolio(1, 1)
         self._value = np.empty(VALUES)
+        self._of: State | None = None
         self._begin()
 
     def _begin(self) -> None:
         """Share the venue's markets and assets as they are now, with a slot for each of them."""
-        markets, assets = len(self._venue.state.market), len(self._venue.state.asset)
-        if len(self._own.position) < max(markets, assets):
-            self._own = new_state(markets=1, assets=1, accounts=1, slots=max(markets, assets))
-        if len(self._folio.position) < markets or len(self._folio.balance) < assets:
-            self._folio = new_portfolio(markets, assets)
         venue = self._venue.state
+        if self._of is not venue:
+            markets, assets = len(venue.market), len(venue.asset)
+            if len(self._own.position) < max(markets, assets):
+                self._own = new_state(markets=1, assets=1, accounts=1, slots=max(markets, assets))
+            if len(self._folio.position) < markets or len(self._folio.balance) < assets:
+                self._folio = new_portfolio(markets, assets)
+            self._state = self._own._replace(
+                market=venue.market, asset=venue.asset, owner=venue.owner, regime=venue.regime
+            )
+            self._ladder = Ladder(Handle(self._state, self._folio))
+            self._of = venue
         self._own.clock[:CLOCK_FACTS] = venue.clock[:CLOCK_FACTS]
         self._own.clock[NEXT_SWEEP] = END_OF_TIME_US  # a single account is nothing to sweep
-        self._state = self._own._replace(
-            market=venue.market, asset=venue.asset, owner=venue.owner, regime=venue.regime
-        )
 
     def load(self, account: int) -> None:
         """Begin with an account as the venue holds it."""
@@ -208,27 +212,26 @@ class Trial:
             equity += asset_value_usd(amount, asset["price"])
             haircut += haircut_usd(amount, asset["price"], asset["collateral_weight"])
             liability += liability_margin_usd(amount, asset["price"], asset["liability_weight"])
-        figures = self.vectors(0).figures
-        if len(figures) == 0:
+        ladders = self.ladders(0)
+        if ladders is None:
             return Holdings(equity, equity - haircut, 0.0, liability, positions, balances)
+        figures = ladders.figures
         needed = (figure.COLLATERAL_USD, figure.INITIAL_MARGIN_USD, figure.MAINTENANCE_MARGIN_USD)
         collateral, initial, maintenance = (float(figures[0, column]) for column in needed)
         return Holdings(equity, collateral, initial, maintenance, positions, balances)
 
-    def vectors(self, account: int, deposits_usd: Iterable[float] = (0.0,)) -> Vectors:
-        """One row a deposit: the account with that much more cash; no rows without an open position.
+    def ladders(self, account: int, deposits_usd: Sequence[float] = (0.0,)) -> Ladders | None:
+        """One row a deposit: the account, called `account`, with so much more cash; None without a position.
 
         In an isolated account a deposit goes to the collateral of its only open position.
         """
-        deposits = list(deposits_usd)
-        if gather(self._state, 0, self._folio) == 0:
-            deposits = []
-        features, figures = np.empty((len(deposits), FEATURES)), np.empty((len(deposits), FIGURES))
-        cash = float(self._folio.account[CASH])
-        rows = self._folio.position[: self._folio.count[POSITIONS]]
-        behind = rows["isolated_collateral"].copy()
-        for number, deposit in enumerate(deposits):
-            self._folio.account[CASH] = cash + deposit
-            rows["isolated_collateral"] = np.where(rows["quantity"] != 0.0, behind + deposit, behind)
-            emit(self._state, self._folio, features[number], figures[number])
-        return Vectors(np.full(len(deposits), account, np.int64), features, figures)
+        row, positions = self._state.account, self._state.position
+        cash, behind = row["cash"].copy(), positions["isolated_collateral"].copy()
+        found: list[Ladders | None] = []
+        for deposit in deposits_usd:
+            row["cash"] = cash + deposit
+            positions["isolated_collateral"] = behind + deposit
+            found.append(self._ladder.take(0, account))
+        row["cash"] = cash
+        positions["isolated_collateral"] = behind
+        return stacked([each for each in found if each is not None])

@@ -237,7 +237,7 @@ def test_the_page_shows_names_and_nothing_more(hostile: Path, small_model: Path)
     text = report.render(scorer, venue, vectors, time_us, judged.card, {}, dataset.meta.venue, time_us)
     page = assert_self_contained(text)
     shown = [attributes["title"] for attributes in page.all("td") if attributes.get("class") == "id"]
-    day = scorer.score(vectors).pd[:, 2]
+    day = scorer.assess(vectors).pd[:, 2]
     riskiest = [venue.account_names[vectors.account[row]] for row in np.argsort(-day, kind="stable")[:20]]
     assert shown == riskiest, "whole and unchanged, as the text of an attribute"
     assert len(shown) == 20

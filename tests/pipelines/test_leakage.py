@@ -27,7 +27,7 @@ from pipelines.events import event_batches
 from pipelines.replay import replay, stacked, training_rows
 from pipelines.score import write_scores
 from pipelines.store import Dataset
-from serving.scorer import Scorer
+from serving.scorer import Scorer, Scores
 from tests.pipelines import dataset_builder as build
 
 EVERY_US = 4 * HOUR_US
@@ -226,7 +226,12 @@ def test_the_order_of_rows_in_files_changes_no_score(
 def test_an_account_scores_the_same_in_any_company(generated: Dataset, scorer: Scorer) -> None:
     times_us = np.array(telling_times(generated))
     vectors = stacked([found for _, found, _ in replay(generated, times_us)])
-    whole = scorer.score(vectors)
+
+    def score(vectors: Vectors) -> Scores:
+        posted = vectors.features[:, None]  # at every level what it is without
+        return scorer.score(vectors, lambda rows, first, last: np.repeat(posted[rows], last - first, axis=1))
+
+    whole = score(vectors)
     reasons = scorer.reasons(vectors, whole)
     rng = np.random.default_rng(3)
     count = len(vectors.account)
@@ -238,7 +243,7 @@ def test_an_account_scores_the_same_in_any_company(generated: Dataset, scorer: S
             np.arange(count - size, count),
         ):
             some = Vectors._make(column[chosen] for column in vectors)
-            scores = scorer.score(some)
+            scores = score(some)
             assert_same(scores[:-1], tuple(column[chosen] for column in whole[:-1]))
             assert scores.fallback == [whole.fallback[row] for row in chosen]
             assert scorer.reasons(some, scores) == [reasons[row] for row in chosen]

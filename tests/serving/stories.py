@@ -13,6 +13,7 @@ from features import emit as figure
 from features.venue import Vectors
 from serving.codec import JSON
 from serving.engine import Engine
+from serving.ladder import Ladders, Levels
 from serving.rows import Request, read_events
 from serving.scorer import Scores
 from serving.wire import EventsAnswer, ScoreRequest
@@ -36,7 +37,10 @@ class FakeScorer:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def score(self, vectors: Vectors) -> Scores:
+    def score_at_once(self, ladders: Ladders) -> Scores:
+        return self.score(ladders.vectors)
+
+    def score(self, vectors: Vectors, _levels: Levels | None = None) -> Scores:
         self.calls.append(len(vectors.account))
         figures = vectors.figures
         ratio = np.maximum(figures[:, figure.MARGIN_RATIO], 0.0)

@@ -6,15 +6,29 @@ import math
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.units import PPM
-from serving.policy import UNKNOWN_CLOSING_COST, initial_margin_rate, suggest
+from serving.policy import (
+    LOADING,
+    RUNGS,
+    TARGET_PD,
+    UNKNOWN,
+    UNKNOWN_CLOSING_COST,
+    cost_of_liquidation,
+    initial_margin_rate,
+    level,
+    lowest_paying,
+    maintenance_margin_rate,
+)
 
 NAN = math.nan
 SHARE = st.floats(0.0, 1.0)
+LADDER = st.lists(SHARE, min_size=RUNGS, max_size=RUNGS).map(np.array)
+FALLING = LADDER.map(lambda found: np.sort(found)[::-1].copy())
 STATIC = st.one_of(
     st.floats(0.005, 1.0), st.integers(5_000, 1_000_000).map(lambda ppm: ppm / PPM), st.just(1.5)
 )
@@ -24,46 +38,128 @@ SIGMA = st.floats(0.0, 5.0)
 UP = st.floats(0.0, 0.5)
 ROUNDING = 1.0 / PPM + 1e-12
 
+Floats = npt.NDArray[np.float64]
 
-@given(STATIC, IN_FORCE, st.one_of(SHARE, st.just(NAN)), COST, st.one_of(SIGMA, st.just(NAN)), st.booleans())
+
+def flat(pd: float) -> Floats:
+    """The same probability whatever is posted."""
+    return np.full(RUNGS, pd)
+
+
+def stands(static: float, in_force: float) -> float:
+    """What a failure gives, before it is rounded and bounded."""
+    return static if math.isnan(in_force) else max(static, in_force)
+
+
+@given(STATIC, IN_FORCE, st.one_of(LADDER, st.just(flat(NAN))), COST, st.one_of(SIGMA, st.just(NAN)),
+       st.booleans())  # fmt: skip
 def test_between_the_schedule_and_all_of_it(
-    static: float, in_force: float, pd: float, cost: float, sigma: float, failed: bool
+    static: float, in_force: float, pd: Floats, cost: float, sigma: float, failed: bool
 ) -> None:
     rate = initial_margin_rate(static, in_force, pd, cost, sigma, failed)
     assert static <= rate <= max(static, 1.0)
 
 
-@given(STATIC, IN_FORCE, SHARE, st.floats(0.0, 1.0), SIGMA, UP, st.integers(0, 2))
-def test_more_risk_is_never_cheaper(
-    static: float, in_force: float, pd: float, cost: float, sigma: float, up: float, which: int
+@given(STATIC, IN_FORCE, LADDER, st.floats(0.0, 1.0), SIGMA, UP, st.integers(0, 2))
+def test_more_risk_at_every_level_is_never_cheaper(
+    static: float, in_force: float, pd: Floats, cost: float, sigma: float, up: float, which: int
 ) -> None:
-    more = [pd, cost, sigma]
-    more[which] = min(more[which] + up, 1.0) if which == 0 else more[which] + up
     rate = initial_margin_rate(static, in_force, pd, cost, sigma, False)
-    assert initial_margin_rate(static, in_force, more[0], more[1], more[2], False) >= rate
+    if which == 0:
+        pd = np.minimum(pd + up * np.linspace(1.0, 0.3, RUNGS), 1.0)
+    else:
+        cost, sigma = cost + up * (which == 1), sigma + up * (which == 2)
+    assert initial_margin_rate(static, in_force, pd, cost, sigma, False) >= rate
 
 
 @pytest.mark.parametrize("which", range(3))
 def test_each_of_the_three_raises_it(which: int) -> None:
     more = [0.05, 0.02, 0.1]
     more[which] *= 2.0
-    rate = initial_margin_rate(0.05, NAN, 0.05, 0.02, 0.1, False)
+    rate = initial_margin_rate(0.05, NAN, flat(0.05), 0.02, 0.1, False)
     assert rate > 0.05
-    assert initial_margin_rate(0.05, NAN, more[0], more[1], more[2], False) > rate
+    assert initial_margin_rate(0.05, NAN, flat(more[0]), more[1], more[2], False) > rate
 
 
 def test_by_hand() -> None:
-    """3 x (21% - 1%) x (2% + 12% x sqrt(1/24)) on top of 10%."""
-    rate = initial_margin_rate(0.1, NAN, 0.21, 0.02, 0.12, False)
-    assert rate == math.ceil((0.1 + 0.6 * (0.02 + 0.12 * math.sqrt(1 / 24))) * PPM) / PPM
+    """3 x (21% - 1%) x (2% + 12% x sqrt(1/24)) on top of 10%, where 21% is the risk whatever is posted."""
+    cost = 0.02 + 0.12 * math.sqrt(1 / 24)
+    rate = initial_margin_rate(0.1, NAN, flat(0.21), 0.02, 0.12, False)
+    assert rate == math.ceil((0.1 + 0.6 * cost) * PPM) / PPM
+    # 0.99 (j/11)^2 >= 20% from j = 5 on: where the level below is far riskier, the level itself
+    falling = np.array([0.9] * 5 + [0.2] * 7)
+    rate = initial_margin_rate(0.1, NAN, falling, 0.02, 0.12, False)
+    assert rate == math.ceil((0.1 + 3.0 * 0.99 * (25 / 121) * cost) * PPM) / PPM
 
 
-@given(STATIC, SHARE, st.floats(0.0, 1.0), SIGMA)
+def test_levels_run_from_the_schedule_to_a_certain_liquidation() -> None:
+    found = [level(0.05, 0.04, rung) for rung in range(RUNGS)]
+    assert found[0] == 0.05
+    assert found[-1] == 0.05 + LOADING * (1.0 - TARGET_PD) * 0.04
+    steps = np.diff(found)
+    assert (np.diff(steps) > 0.0).all()
+    assert steps[0] > 0.0
+
+
+@given(STATIC, LADDER, st.floats(0.0, 2.0))
+def test_the_rate_is_the_lowest_level_that_pays_for_itself(static: float, pd: Floats, cost: float) -> None:
+    levels = np.array([level(static, cost, rung) for rung in range(RUNGS)])
+    pays = levels >= static + LOADING * np.maximum(pd - TARGET_PD, 0.0) * cost
+    assert pays[-1]
+    assert lowest_paying(static, cost, pd) == np.flatnonzero(pays)[0]
+
+
+@given(STATIC, st.floats(0.0, 2.0))
+def test_the_last_level_pays_for_whatever_may_come(static: float, cost: float) -> None:
+    assert lowest_paying(static, cost, flat(1.0)) != UNKNOWN
+    assert level(static, cost, RUNGS - 1) >= static + LOADING * (1.0 - TARGET_PD) * cost
+
+
+@given(STATIC, FALLING, st.floats(0.001, 2.0))
+def test_levels_above_the_answer_are_not_looked_at(static: float, pd: Floats, cost: float) -> None:
+    rung = lowest_paying(static, cost, pd)
+    changed = pd.copy()
+    changed[rung + 1 :] = NAN
+    assert lowest_paying(static, cost, changed) == rung
+    assert lowest_paying(static, cost, pd[: rung + 1].copy()) == rung
+    assert lowest_paying(static, cost, pd[:rung].copy()) == UNKNOWN
+    changed[rung] = NAN
+    assert lowest_paying(static, cost, changed) == UNKNOWN
+
+
+@given(
+    st.floats(0.01, 0.3),
+    st.floats(0.001, 0.2),
+    st.floats(0.0, 60.0),
+    st.floats(1.0, 3.0),
+    st.floats(1.0, 3.0),
+)
+def test_a_dearer_schedule_or_closing_never_lowers_it_by_a_whole_level(
+    static: float, cost: float, steep: float, more: float, dearer: float
+) -> None:
+    """Risk falls with what is posted: the levels stand elsewhere then, the answer hardly."""
+
+    def rung_of(static: float, cost: float) -> int:
+        levels = np.array([level(static, cost, rung) for rung in range(RUNGS)])
+        return lowest_paying(static, cost, np.exp(-steep * levels))
+
+    rung = rung_of(static, cost)
+    below = level(static, cost, rung - 1) if rung > 0 else static
+    after = level(static * more, cost * dearer, rung_of(static * more, cost * dearer))
+    assert after >= below
+
+
+@given(STATIC, LADDER, st.floats(0.0, 1.0), SIGMA)
 def test_a_rise_is_whole_ppm_rounded_up_by_less_than_one(
-    static: float, pd: float, cost: float, sigma: float
+    static: float, pd: Floats, cost: float, sigma: float
 ) -> None:
     rate = initial_margin_rate(static, NAN, pd, cost, sigma, False)
-    exact = min(static + 3.0 * max(pd - 0.01, 0.0) * (cost + sigma * math.sqrt(1.0 / 24.0)), max(static, 1.0))
+    lost = cost_of_liquidation(cost, sigma)
+    rung = lowest_paying(static, lost, pd)
+    exact = level(static, lost, rung)
+    if rung > 0:
+        exact = min(exact, static + LOADING * max(pd[rung - 1] - TARGET_PD, 0.0) * lost)
+    exact = min(exact, max(static, 1.0))
     if exact <= static:
         assert rate == static, "nothing is added, so nothing is rounded"
     else:
@@ -71,67 +167,49 @@ def test_a_rise_is_whole_ppm_rounded_up_by_less_than_one(
         assert rate == static or math.isclose(rate * PPM, round(rate * PPM), abs_tol=1e-6)
 
 
-@given(STATIC, IN_FORCE, st.one_of(SHARE, st.just(NAN)), COST, SIGMA)
+@given(STATIC, IN_FORCE, st.one_of(LADDER, st.just(flat(NAN))), COST, SIGMA)
 def test_a_failure_gives_what_stands(
-    static: float, in_force: float, pd: float, cost: float, sigma: float
+    static: float, in_force: float, pd: Floats, cost: float, sigma: float
 ) -> None:
-    stands = static if math.isnan(in_force) else max(static, in_force)
     rate = initial_margin_rate(static, in_force, pd, cost, sigma, True)
-    assert min(stands, max(static, 1.0)) <= rate <= stands + ROUNDING
-    assert initial_margin_rate(static, in_force, NAN, cost, sigma, False) == rate
+    assert min(stands(static, in_force), max(static, 1.0)) <= rate <= stands(static, in_force) + ROUNDING
+    assert initial_margin_rate(static, in_force, flat(NAN), cost, sigma, False) == rate
+    assert initial_margin_rate(static, in_force, np.empty(0), cost, sigma, False) == rate
 
 
-@given(STATIC, IN_FORCE, SHARE, st.floats(0.0, 2.0), SIGMA)
+@given(STATIC, IN_FORCE, LADDER, st.floats(0.0, 2.0), SIGMA)
 def test_removing_any_fields_is_never_cheaper_than_what_stands(
-    static: float, in_force: float, pd: float, cost: float, sigma: float
+    static: float, in_force: float, pd: Floats, cost: float, sigma: float
 ) -> None:
     for kept in product((True, False), repeat=4):
-        given_static, given_pd, given_cost, given_sigma = (
-            value if keep else NAN for value, keep in zip((static, pd, cost, sigma), kept, strict=True)
-        )
         if all(kept):
             continue
-        stands = static if math.isnan(in_force) else max(static, in_force)
+        given_static, given_cost, given_sigma = (
+            value if keep else NAN for value, keep in zip((static, cost, sigma), kept[1:], strict=True)
+        )
+        given_pd = pd if kept[0] else flat(NAN)
         rate = initial_margin_rate(given_static, in_force, given_pd, given_cost, given_sigma, False)
-        assert rate >= min(stands, max(static, 1.0)) or (not kept[0] and rate >= 1.0)
+        assert rate >= min(stands(static, in_force), max(static, 1.0)) or (not kept[1] and rate >= 1.0)
 
 
 def test_a_book_that_is_not_there_counts_as_a_dear_one() -> None:
-    unknown = initial_margin_rate(0.05, NAN, 0.5, NAN, 0.1, False)
-    assert unknown == initial_margin_rate(0.05, NAN, 0.5, UNKNOWN_CLOSING_COST, 0.1, False)
-    assert unknown > initial_margin_rate(0.05, NAN, 0.5, 0.01, 0.1, False)
+    unknown = initial_margin_rate(0.05, NAN, flat(0.5), NAN, 0.1, False)
+    assert unknown == initial_margin_rate(0.05, NAN, flat(0.5), UNKNOWN_CLOSING_COST, 0.1, False)
+    assert unknown > initial_margin_rate(0.05, NAN, flat(0.5), 0.01, 0.1, False)
+    assert initial_margin_rate(0.05, 0.9, flat(0.5), NAN, 0.1, False) == 0.9, "and not under the one in force"
 
 
 def test_an_unknown_schedule_asks_for_everything() -> None:
-    assert initial_margin_rate(NAN, 0.2, 0.0, 0.01, 0.1, False) == 1.0
+    assert initial_margin_rate(NAN, 0.2, flat(0.0), 0.01, 0.1, False) == 1.0
 
 
-@given(
-    st.lists(st.tuples(STATIC, IN_FORCE, IN_FORCE, SHARE, COST, SIGMA, st.booleans()), min_size=1, max_size=8)
-)
-def test_many_accounts_are_each_its_own(
-    rows: list[tuple[float, float, float, float, float, float, bool]],
+@given(STATIC, st.one_of(st.just(NAN), STATIC), IN_FORCE, STATIC)
+def test_maintenance_is_what_stands_and_never_above_initial(
+    static: float, maintenance: float, in_force: float, initial: float
 ) -> None:
-    static, initial, maintenance, pd, cost, sigma, failed = (
-        np.array(column) for column in zip(*rows, strict=True)
-    )
-    static_maintenance = 0.5 * static
-    rates = suggest(static, static_maintenance, initial, maintenance, pd, cost, sigma, failed.astype(bool))
-    for k in range(len(rows)):
-        alone = initial_margin_rate(static[k], initial[k], pd[k], cost[k], sigma[k], bool(failed[k]))
-        assert rates.initial[k] == alone
-        kept = max(static_maintenance[k], 0.0 if math.isnan(maintenance[k]) else maintenance[k])
-        assert rates.maintenance[k] == min(kept, rates.initial[k])
-    assert (rates.maintenance <= rates.initial).all()
-
-
-def test_maintenance_is_not_raised_by_risk() -> None:
-    """Raising it on positions that are open sets off the liquidations that it should prevent."""
-    one = np.ones(1)
-    no = np.zeros(1, bool)
-    calm, wild = (
-        suggest(0.1 * one, 0.05 * one, NAN * one, NAN * one, pd * one, 0.01 * one, 0.1 * one, no)
-        for pd in (0.0, 0.9)
-    )
-    assert wild.initial[0] > calm.initial[0]
-    assert wild.maintenance[0] == calm.maintenance[0] == 0.05
+    """Risk does not raise it: on positions that are open that sets off the liquidations it should prevent."""
+    rate = maintenance_margin_rate(maintenance, in_force, initial)
+    if math.isnan(maintenance) and math.isnan(in_force):
+        assert rate == initial
+    assert rate <= initial
+    assert rate == min(initial, np.fmax(maintenance, in_force)) or math.isnan(maintenance)

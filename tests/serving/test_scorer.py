@@ -27,7 +27,7 @@ from models.severity import PRIOR_SEVERITY
 from pipelines.replay import replay, stacked
 from pipelines.store import Dataset
 from serving.engine import Engine
-from serving.scorer import REASONS_FROM_PD_24H, Scorer
+from serving.scorer import REASONS_FROM_PD_24H, Scorer, Scores
 from serving.wire import AccountAnswer, Answer, Order, ScoreRequest, SentAccount, SentPosition
 from tests.pipelines import dataset_builder as build
 
@@ -63,6 +63,15 @@ def with_feature(vectors: Vectors, name: str, value: float | npt.NDArray[np.floa
     return vectors._replace(features=features)
 
 
+def score(scorer: Scorer, vectors: Vectors) -> Scores:
+    """Scores of accounts that are as risky as they are whatever they post."""
+
+    def levels(rows: np.ndarray[Any, Any], first: int, last: int) -> np.ndarray[Any, Any]:
+        return np.repeat(vectors.features[rows, None], last - first, axis=1)
+
+    return scorer.score(vectors, levels)
+
+
 def assert_ordered(pd: Any) -> None:
     known = pd[~np.isnan(pd).any(axis=1)]
     assert len(known)
@@ -93,7 +102,7 @@ def structural(scorer: Scorer, distance: float) -> list[float]:
 
 def assert_fallback(scorer: Scorer, vectors: Vectors, rows: np.ndarray[Any, Any], reason: str) -> None:
     """These rows are fallbacks for this reason, with the structural baseline and what stands as margin."""
-    scores = scorer.score(vectors)
+    scores = score(scorer, vectors)
     assert len(rows)
     assert {scores.fallback[row] for row in rows} == {reason}
     priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
@@ -119,7 +128,7 @@ def assert_fallback(scorer: Scorer, vectors: Vectors, rows: np.ndarray[Any, Any]
 
 
 def test_probabilities_are_ordered_and_loss_follows_from_them(scorer: Scorer, vectors: Vectors) -> None:
-    scores = scorer.score(vectors)
+    scores = score(scorer, vectors)
     assert_ordered(scores.pd)
     assert Counter(scores.fallback)[None] > 0.9 * len(vectors.account)
     assert len(np.unique(scores.pd[:, 2])) > 0.9 * len(vectors.account)
@@ -135,7 +144,7 @@ def test_margins_stay_within_their_bounds(scorer: Scorer, vectors: Vectors) -> N
     features = vectors.features.copy()
     features[::2, [catalog.index(name) for name in catalog.PRIOR_HAZARDS]] = -14.0
     vectors = vectors._replace(features=features)
-    scores = scorer.score(vectors)
+    scores = score(scorer, vectors)
     static = vectors.figures[:, figure.STATIC_INITIAL_RATE]
     assert (scores.static_initial_rate == static).all()
     assert (scores.initial_rate >= static).all()
@@ -153,7 +162,7 @@ def test_margins_stay_within_their_bounds(scorer: Scorer, vectors: Vectors) -> N
 def test_reasons_are_given_exactly_where_they_are_due(scorer: Scorer, vectors: Vectors) -> None:
     vectors = with_figure(vectors, figure.MARK_AGE_S, 0.0)
     vectors.figures[::7, figure.MARK_AGE_S] = 1e6
-    scores = scorer.score(vectors)
+    scores = score(scorer, vectors)
     reasons = scorer.reasons(vectors, scores)
     everybody = scorer.reasons(vectors, scores, all_rows=True)
     for row, found in enumerate(reasons):
@@ -167,7 +176,7 @@ def test_reasons_are_given_exactly_where_they_are_due(scorer: Scorer, vectors: V
     assert any(everybody[row] for row in stale)  # old as it is, its buffer can be named
     blind = vectors._replace(features=vectors.features.copy())
     blind.features[:, catalog.index("prior_hazard_8h")] = np.nan
-    assert not any(scorer.reasons(blind, scorer.score(blind), all_rows=True))
+    assert not any(scorer.reasons(blind, score(scorer, blind), all_rows=True))
     given = [bool(found) for found in reasons]
     assert any(given)
     assert not all(given)
@@ -177,9 +186,9 @@ def test_reasons_are_given_exactly_where_they_are_due(scorer: Scorer, vectors: V
 def test_the_company_of_a_row_does_not_change_it(scorer: Scorer, vectors: Vectors, size: int) -> None:
     vectors = with_figure(vectors, figure.MARK_AGE_S, 0.0)
     vectors.figures[::3, figure.MARK_AGE_S] = 1e6  # fallbacks take another way through
-    whole = scorer.score(vectors)
+    whole = score(scorer, vectors)
     chosen = np.random.default_rng(size).permutation(len(vectors.account))[:size]
-    some = scorer.score(Vectors._make(column[chosen] for column in vectors))
+    some = score(scorer, Vectors._make(column[chosen] for column in vectors))
     for alone, together in zip(some[:-1], whole[:-1], strict=True):
         assert alone.tobytes() == together[chosen].tobytes()
     assert some.fallback == [whole.fallback[row] for row in chosen]
@@ -188,16 +197,16 @@ def test_the_company_of_a_row_does_not_change_it(scorer: Scorer, vectors: Vector
 def test_an_input_is_not_written_to(scorer: Scorer, vectors: Vectors) -> None:
     stale = with_figure(vectors, figure.MARK_AGE_S, 1e6)
     before = [column.copy() for column in stale]
-    scorer.reasons(stale, scorer.score(stale))
+    scorer.reasons(stale, score(scorer, stale))
     for left, right in zip(before, stale, strict=True):
         assert left.tobytes() == right.tobytes()
 
 
 def test_every_row_has_a_warning_and_few_raise_the_alarm(scorer: Scorer, vectors: Vectors) -> None:
-    found = scorer.score(vectors).warning
+    found = score(scorer, vectors).warning
     assert np.isfinite(found).all()
     assert 0.0 < (found > 0.0).mean() < 0.1
-    stale = scorer.score(with_figure(vectors, figure.MARK_AGE_S, 1e6))
+    stale = score(scorer, with_figure(vectors, figure.MARK_AGE_S, 1e6))
     assert stale.warning.tobytes() == found.tobytes()  # it hangs on no probability
 
 
@@ -231,7 +240,7 @@ def test_what_is_missing_makes_a_fallback_that_says_so(
     shutil.copytree(small_dataset, folder)
     take_away(folder)
     _, vectors, _ = next(replay(Dataset.open(folder), np.array([moment_us])))
-    scores = scorer.score(vectors)
+    scores = score(scorer, vectors)
     rows = np.flatnonzero([found == reason for found in scores.fallback])
     assert_fallback(scorer, vectors, rows, reason)
     assert set(scores.fallback) == ({reason} if everybody else {reason, None})
@@ -242,12 +251,12 @@ def test_marks_that_are_hours_old_are_stale(
     scorer: Scorer, small_dataset: Path, moment_us: int, tmp_path: Path
 ) -> None:
     _, fresh, _ = next(replay(Dataset.open(small_dataset), np.array([moment_us])))
-    assert set(scorer.score(fresh).fallback) == {None}
+    assert set(score(scorer, fresh).fallback) == {None}
     folder = build.truncate_after(small_dataset, tmp_path / "data", moment_us)
     _, vectors, _ = next(replay(Dataset.open(folder), np.array([moment_us + HOUR_US + 1])))
     assert_fallback(scorer, vectors, np.arange(len(vectors.account)), "stale_mark")
     _, vectors, _ = next(replay(Dataset.open(folder), np.array([moment_us + HOUR_US])))
-    assert "stale_mark" not in scorer.score(vectors).fallback
+    assert "stale_mark" not in score(scorer, vectors).fallback
 
 
 @pytest.mark.parametrize(
@@ -267,7 +276,7 @@ def test_the_most_telling_reason_comes_first(
         with_figure(with_figure(vectors, figure.MARK_AGE_S, 1e6), column, math.nan),
         with_figure(with_feature(vectors, "prior_hazard_1h", math.nan), column, math.nan),
     ):
-        assert set(scorer.score(broken).fallback) == {reason}
+        assert set(score(scorer, broken).fallback) == {reason}
     assert_fallback(scorer, broken, np.arange(20), reason)
 
 
@@ -282,7 +291,7 @@ def test_every_required_feature_is_missed(scorer: Scorer, vectors: Vectors) -> N
 
 def test_a_prior_that_gives_no_number_is_told_apart(small_model: Path, vectors: Vectors) -> None:
     scorer = Scorer(Bundle.open(small_model, catalog.fingerprint()))
-    scorer._required = np.array([], np.int64)
+    scorer._constants = scorer._constants._replace(required=np.array([], np.int64))
     broken = with_feature(vectors, "prior_hazard_8h", math.nan)
     assert_fallback(scorer, broken, np.arange(20), "model_gave_no_number")
 
@@ -311,7 +320,7 @@ def test_no_account_becomes_cheaper_because_its_book_is_missing(
 
 def test_what_is_in_force_stands_where_data_fails(scorer: Scorer, vectors: Vectors) -> None:
     stale = with_figure(with_figure(vectors, figure.MARK_AGE_S, 1e6), figure.FIGURE_INITIAL_IN_FORCE, 0.77)
-    scores = scorer.score(stale)
+    scores = score(scorer, stale)
     static = stale.figures[:, figure.STATIC_INITIAL_RATE]
     np.testing.assert_allclose(scores.initial_rate, np.maximum(static, 0.77))
     assert_fallback(scorer, stale, np.arange(50), "stale_mark")
@@ -344,23 +353,35 @@ def asked(live: Engine, account: AccountAnswer, equity_usd: float, times: float 
     return live.score(ScoreRequest("nobody", account=sent))
 
 
-def test_less_collateral_and_larger_positions_never_ask_for_less(live: Engine) -> None:
+def test_what_stands_behind_an_account_changes_its_risk_and_not_what_is_asked(live: Engine) -> None:
+    """A rate that rose with losses would ask for more of whoever can give it least."""
     accounts = open_accounts(live)
     assert len(accounts) > 30
-    rose = 0
+    riskier = 0
     for account in accounts:
         equity = float(account.equity_usd or 0.0)
         now = asked(live, account, equity)
         assert now.status == "ok"
-        for worse in (
-            asked(live, account, equity - 0.2 * abs(equity)),
-            asked(live, account, equity - 1.0),
-            asked(live, account, equity, 1.25),
-        ):
-            assert worse.status == "ok"
-            assert number(worse.pd_liquidation_24h) >= number(now.pd_liquidation_24h) - 1e-12
-            assert number(worse.initial_margin_rate) >= number(now.initial_margin_rate) - 1e-12
-            rose += number(worse.initial_margin_rate) > number(now.initial_margin_rate) + 1e-6
+        for left in (equity - 0.2 * abs(equity), equity - 1.0):
+            less = asked(live, account, left)
+            assert less.status == "ok"
+            assert number(less.pd_liquidation_24h) >= number(now.pd_liquidation_24h) - 1e-12
+            assert less.initial_margin_rate == now.initial_margin_rate
+            riskier += number(less.pd_liquidation_24h) > number(now.pd_liquidation_24h)
+    assert riskier > 20
+
+
+def test_larger_positions_never_ask_for_less(live: Engine) -> None:
+    rose = 0
+    for account in open_accounts(live):
+        equity = float(account.equity_usd or 0.0)
+        now = asked(live, account, equity)
+        for times in (1.25, 4.0, 50.0):
+            larger = asked(live, account, equity, times)
+            assert larger.status == "ok"
+            assert number(larger.pd_liquidation_24h) >= number(now.pd_liquidation_24h) - 1e-12
+            assert number(larger.initial_margin_rate) >= number(now.initial_margin_rate)
+            rose += number(larger.initial_margin_rate) > number(now.initial_margin_rate)
     assert rose > 20
 
 
