@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.event_speed", description="Speed of events through the engine."
     )
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--accounts", type=int, default=10_000)
     parser.add_argument("--markets", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3, help="of which the quietest counts")

@@ -252,7 +252,7 @@ class LogReader:
                 end = self.end
 
 
-_LOOKS, _LOOK_S = 5, 0.002
+_LOOKS, _LOOK_S = 20, 0.005
 """How often, and after how long, a frame that looks damaged is looked at before it counts as that."""
 
 
@@ -278,6 +278,8 @@ def _frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[Fram
     """Whole frames from `start`; stops before a torn one at the end of the file."""
     while start + _HEAD.size <= size:
         head = os.pread(descriptor, _HEAD.size, start)
+        if len(head) < _HEAD.size:  # taken back since `size` was asked for
+            return
         length, checksum, head_checksum = _HEAD.unpack(head)
         if length == 0 or zlib.crc32(head[:_CHECKED]) != head_checksum:
             if _is_zero(descriptor, start, size):
