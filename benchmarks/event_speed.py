@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.flows import START_US, arrivals, flow, opened_venue, part
-from features.events import BOOK, LEVEL, EventBatch
+from features.events import BOOK, FILL, LEVEL, EventBatch
 from features.venue import Venue
 from serving.codec import JSON, MSGPACK
 from serving.columns import EventColumns
@@ -79,10 +79,10 @@ def requests(events: EventBatch, size: int, markets: list[str], accounts: list[s
     for number, (start, end) in enumerate(pairwise(edges)):
         piece = EventBatch(*[column.copy() for column in part(events, slice(start, end))])
         rows = int((piece.kind != LEVEL).sum())
-        used = np.unique(piece.key[np.isin(piece.kind, (9, 10))])
+        of_account = piece.kind == FILL  # the only events of accounts in this flow
+        used = np.unique(piece.key[of_account])
         place = np.zeros(len(accounts), np.int32)
         place[used] = np.arange(len(used))
-        of_account = np.isin(piece.kind, (9, 10))
         piece.key[of_account] = place[piece.key[of_account]]
         columns = EventColumns(
             piece,
@@ -134,7 +134,7 @@ def measured(events: int, accounts: int, markets: int, seed: int, rounds: int) -
     heads = np.flatnonzero(sent.kind != LEVEL)
     sent = part(sent, slice(int(heads[events])))
     names = opened_venue(accounts, markets)
-    figures: dict[str, float] = {"events": events, "fills": float((sent.kind == 10).sum())}
+    figures: dict[str, float] = {"events": events, "fills": float((sent.kind == FILL).sum())}
     warm = requests(part(sent, slice(5_000)), 500, names.market_names, names.account_names)
     _all(warm, accounts, markets, 500, {}, 500)  # compiles
     for size in SIZES:
@@ -158,7 +158,12 @@ def _all(
 
     bare = opened_venue(accounts, markets)
     ids = [_with_ids(columns, bare) for columns in made.columns]
-    note("kernel", timed(lambda: [bare.apply(batch) for batch in ids] and None), bare)
+
+    def kernel() -> None:
+        for batch in ids:
+            bare.apply(batch)
+
+    note("kernel", timed(kernel), bare)
     for number in range(3):
         for logged in (False, True):
             with tempfile.TemporaryDirectory() as folder:
@@ -186,14 +191,66 @@ def _follow(path: Path, accounts: int, markets: int, note: Callable[[str, float,
 def _with_ids(columns: EventColumns, venue: Venue) -> EventBatch:
     """The events with the venue's ids."""
     events = columns.events
-    accounts = np.array(venue.find_accounts(columns.accounts), np.int32)
-    of_account = np.isin(events.kind, (9, 10))
+    accounts = venue.find_accounts(columns.accounts)
+    of_account = events.kind == FILL
     key = events.key.copy()
     key[of_account] = accounts[key[of_account]]
     return events._replace(key=key)
 
 
+COLUMNS = (
+    "json",
+    "json_logged",
+    "msgpack",
+    "msgpack_logged",
+    "columns",
+    "columns_logged",
+    "followed",
+    "kernel",
+)
+WORDS = {
+    "json": "JSON",
+    "msgpack": "MessagePack",
+    "columns": "columns",
+    "followed": "read from the log by a follower",
+    "kernel": "the kernel alone",
+}
+
+
+def shown(figures: dict[str, float]) -> Iterator[str]:
+    """The table, a line at a time."""
+    yield f"{'events a second, requests of':<44}" + "".join(f"{size:>12,}" for size in SIZES)
+    for name in COLUMNS:
+        way, logged = name.removesuffix("_logged"), name.endswith("_logged")
+        words = WORDS[way] + (", logged" if logged else "")
+        yield f"{words:<44}" + "".join(f"{figures[f'{name}_{size}']:>12,.0f}" for size in SIZES)
+    for name, words in (("json", "JSON"), ("msgpack", "MessagePack"), ("log", "of the log")):
+        cells = "".join(f"{figures[f'{name}_bytes_a_row_{size}']:>12.0f}" for size in SIZES)
+        yield f"{'bytes a row: ' + words:<44}{cells}"
+
+
+def main() -> None:
+    """Print the table; write the same figures as JSON where asked to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.event_speed", description="Speed of events through the engine."
+    )
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--accounts", type=int, default=10_000)
+    parser.add_argument("--markets", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="of which the quietest counts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    options = parser.parse_args()
+    figures = measured(options.events, options.accounts, options.markets, options.seed, options.rounds)
+    print(
+        f"{figures['events']:,.0f} events, of them {figures['fills']:,.0f} fills; "
+        f"{options.accounts:,} accounts, {options.markets} markets; all ways end in the same state\n"
+    )
+    for line in shown(figures):
+        print(line)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    p = argparse.ArgumentParser()
-    f = measured(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, 10_000, 20, 1, 2)
-    print(json.dumps(f, indent=1))
+    main()

@@ -239,8 +239,8 @@ class Engine:
         return snapshot.save(log, known)
 
     def sync(self) -> None:
-        """Carry accepted events to the disk; LogError where that fails."""
-        if self._log is not None:
+        """Carry accepted events to the disk, which is the writer's to do; LogError where that fails."""
+        if isinstance(self._log, EventLog):
             self._log.sync()
 
     def close(self) -> None:

@@ -122,6 +122,8 @@ def runs_of(sequence: npt.NDArray[np.int64]) -> Runs:
     """Rising sequence numbers as runs of neighbours."""
     if len(sequence) == 0:
         return np.empty((0, 2), np.int64)
+    if sequence[-1] - sequence[0] == len(sequence) - 1:
+        return sequence[[0, -1]].reshape(1, 2)
     breaks = np.flatnonzero(np.diff(sequence) != 1)
     return np.column_stack(
         [sequence[np.concatenate([[0], breaks + 1])], sequence[np.concatenate([breaks, [-1]])]]

@@ -48,6 +48,8 @@ def frames(path: Path, descriptor: int, start: int, size: int) -> Iterator[Frame
     """
     while start + HEAD.size <= size:
         head = os.pread(descriptor, HEAD.size, start)
+        if len(head) < HEAD.size:  # taken back since `size` was asked for
+            return
         length, checksum, head_checksum = HEAD.unpack(head)
         if length == 0 or zlib.crc32(head[:_CHECKED]) != head_checksum:
             if _is_zero(descriptor, start, size):

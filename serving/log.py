@@ -242,7 +242,7 @@ class LogReader:
                 end = self.end
 
 
-_LOOKS, _LOOK_S = 5, 0.002
+_LOOKS, _LOOK_S = 20, 0.005
 """How often, and after how long, a frame that looks damaged is looked at before it counts as that."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -152,6 +154,43 @@ def test_a_torn_end_that_stays_is_not_there_and_is_written_over_by_the_next_writ
     send(again, [tell.transfer(9, "bob", 7.0)])
     assert other.catch_up() == 1
     assert other.venue.digest() == again.venue.digest()
+
+
+def payload(number: int) -> bytes:
+    return Random(number).randbytes(1 + number * 7919 % 30_000)
+
+
+def test_a_reader_keeps_up_with_a_process_that_writes_and_takes_back(path: Path) -> None:
+    frames, chance = 600, Random(2)
+    EventLog.open(path, OWNER).close()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        try:
+            pwrite = os.pwrite
+
+            def torn(descriptor: int, content: bytes, offset: int) -> int:
+                if chance.random() < 0.3:
+                    pwrite(descriptor, content[: chance.randrange(len(content))], offset)
+                    raise OSError(28, "No space left on device")
+                return pwrite(descriptor, content, offset)
+
+            os.pwrite = torn
+            log = EventLog.open(path, OWNER)
+            number = 0
+            while number < frames:
+                with suppress(LogError):
+                    log.append(payload(number))
+                    number += 1
+        finally:
+            os._exit(0)
+    reader = LogReader.open(path, OWNER)
+    found: list[bytes] = []
+    while True:
+        ended = os.waitpid(child, os.WNOHANG)[0] == child
+        found += [frame.payload for frame in reader.fresh()]
+        if ended:
+            break
+    assert found == [payload(number) for number in range(frames)]
 
 
 def test_damage_stops_a_follower_for_good(path: Path) -> None:
