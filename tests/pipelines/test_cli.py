@@ -257,7 +257,7 @@ EVALUATE = "evaluate d --model m --out o"
         ("", "no command given"),
         ("--nope", "--nope"),
         ("nope", "No such command 'nope'"),
-        *((f"{name} x", f"No such command '{name}'") for name in ("backtest", "stress", "audit", "monitor")),
+        *((f"{name} x", f"No such command '{name}'") for name in ("backtest", "stress", "monitor")),
         ("check", "DATASET"),
         ("check ''", "empty path"),
         ("check d e", "extra argument"),
