@@ -4,8 +4,8 @@
 
 Without a venue and a model, one venue is simulated to train on and another, of another seed, to judge on,
 with a round a minute of its time. Steps of a round are slices of accounts, and looks for the reasons and the
-way out of one account; of both the middle, one in a hundred and the longest, in milliseconds of the processor. What counting
-costs is the least of several runs, beside Prometheus' own objects.
+way out of one account; of both the middle, one in a hundred and the longest, in milliseconds of the
+processor. What counting costs is the least of several runs, beside Prometheus' own objects.
 """
 
 from __future__ import annotations

@@ -98,12 +98,13 @@ class Service:
         model: ModelAnswer,
         limits: Limits | None = None,
         alerts: Alerts | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.engine = engine
         self.alerts = alerts or Alerts(engine)
         self.limits = limits or Limits()
         self._model = model
-        self._metrics = Metrics(engine, self.alerts)
+        self._metrics = metrics or Metrics(engine, self.alerts)
         self._diary = Diary(_log)
         self._synced = engine.sequence
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
