@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def made(folder: Path) -> tuple[Path, Path]:
     """A venue that nobody has seen, and a model trained on another."""
-    settings = Settings(least_depth_usd=10_000.0)
+    # thin books, and next to no fund and backstop: liquidations enough, however few the accounts are
+    settings = Settings(least_depth_usd=10_000.0, fund_share=1e-6, backstop_funding=1e-6)
     for number, days in enumerate(DAYS):
         out, seed = folder / str(number), 11 + number
         simulate.run(out, ACCOUNTS, days, seed, scenario="october-2025", settings=settings)
