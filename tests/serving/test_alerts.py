@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from features.venue import Vectors
 from serving import alerts as module
 from serving.alert import Alert, AlertsAnswer, chosen_levels, lead_time_h, levels
 from serving.alerts import CALM_ROUNDS, CURED, LISTED, Alerts
+from serving.app import create_app
 from serving.engine import Engine
 from serving.scorer import Scores
-from serving.wire import RefusalError
+from serving.service import Service
+from serving.wire import ModelAnswer, RefusalError
 from tests.serving import stories as tell
 from tests.serving.stories import FakeScorer, bar, send, story
 
@@ -275,6 +279,49 @@ def test_a_start_finds_what_stands_anew(desk: Desk) -> None:
     answer = again.round()
     assert [alert.account_id for alert in answer.alerts] == ["ann"]
     assert answer.alerts[0].since == answer.time
+
+
+def test_the_service_looks_while_it_answers_and_tells(desk: Desk) -> None:
+    desk.say("ann", CRITICAL)
+    service = Service(desk.engine, ModelAnswer("fake-1", "f" * 64, ""), alerts=desk.alerts)
+    app = create_app(service)
+
+    async def ask() -> AlertsAnswer:
+        transport = httpx.ASGITransport(app=app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+            while True:
+                reply = await client.get("http://127.0.0.1/v1/alerts")
+                answer = msgspec.json.decode(reply.content, type=AlertsAnswer)
+                if answer.rounds:
+                    return answer
+                await asyncio.sleep(0.01)
+
+    answer = asyncio.run(ask())
+    assert [(alert.account_id, alert.level) for alert in answer.alerts] == [("ann", "critical")]
+    assert answer.alerts[0].cure is not None
+
+
+def test_looking_goes_on_after_a_failure_and_says_so_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def step() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls <= 3:
+            raise RuntimeError("broken")
+        raise asyncio.CancelledError
+
+    async def at_once(_seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr(desk.alerts, "step", step)
+    monkeypatch.setattr(module.asyncio, "sleep", at_once)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(module.keep_looking(desk.alerts))
+    assert calls == 4
+    assert len(caplog.records) == 1
 
 
 # -- what alerts were worth

@@ -278,8 +278,8 @@ def test_the_document_tells_every_route_and_refusal(call: Caller) -> None:
     routes = {(method.upper(), path) for path, entries in told["paths"].items() for method in entries}
     assert routes == {
         ("POST", "/v1/events"), ("POST", "/v1/score"), ("POST", "/v1/score/batch"),
-        ("GET", "/v1/accounts/{account_id}"), ("GET", "/v1/model"), ("GET", "/health/live"),
-        ("GET", "/health/ready"), ("GET", "/metrics"), ("GET", "/openapi.json"),
+        ("GET", "/v1/accounts/{account_id}"), ("GET", "/v1/alerts"), ("GET", "/v1/model"),
+            ("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/metrics"), ("GET", "/openapi.json"),
     }  # fmt: skip
     schemas = told["components"]["schemas"]
     pointers = [part for part in json.dumps(told).split('"') if part.startswith("#/components/schemas/")]
