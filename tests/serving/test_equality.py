@@ -21,7 +21,7 @@ from models.horizons import SCORE_COLUMNS
 from pipelines.replay import replay
 from pipelines.score import write_scores
 from pipelines.store import Dataset
-from serving import wire
+from serving.codec import JSON
 from serving.engine import Engine
 from serving.rows import read_events
 from serving.scorer import Scorer
@@ -44,7 +44,7 @@ def bits(value: float | None) -> bytes:
 def answers(engine: Engine, names: list[str]) -> list[dict[str, Any]]:
     """Answers as they go over the wire, explained."""
     return [
-        msgspec.json.decode(wire.encode(engine.score(ScoreRequest(name, explain=True)))) for name in names
+        msgspec.json.decode(JSON.encode(engine.score(ScoreRequest(name, explain=True)))) for name in names
     ]
 
 
