@@ -100,7 +100,7 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
     )
     service.beside.append(lambda: _beat(service, setting))
     _log.info("a worker starts", extra={"worker": setting.worker, "sequence": engine.sequence})
-    with _ending_quietly(), socket.socket(fileno=setting.door) as door:
+    with _ending_quietly(), socket.socket(fileno=os.dup(setting.door)) as door:
         _serve(service, setting, door)
     _log.info("a worker has ended", extra={"worker": setting.worker, "sequence": engine.sequence})
     return 0
@@ -132,7 +132,7 @@ def _serve(service: Service, setting: Setting, door: socket.socket) -> None:
     # what lives now lives to the end: a full collection over it would stop answers for its duration
     gc.collect()
     gc.freeze()
-    unix = None if setting.unix_door is None else socket.socket(fileno=setting.unix_door)
+    unix = None if setting.unix_door is None else socket.socket(fileno=os.dup(setting.unix_door))
     config = server_config(
         Front(service),
         unix,

@@ -33,7 +33,7 @@ from pipelines.events import event_batches
 from pipelines.keys import open_keys
 from pipelines.progress import progress
 from pipelines.store import Dataset
-from serving import snapshot, unix
+from serving import logs, snapshot, unix
 from serving.alert import chosen_levels
 from serving.board import Board
 from serving.log import EventLog
@@ -77,6 +77,7 @@ def run(options: Options) -> int:
     Raises InputError for a model, dataset, log, key file or address that cannot be used, WorkError where
     workers cannot be kept alive.
     """
+    logs.set_up()
     Bundle.open(options.model, catalog.fingerprint())
     open_keys(options.keys)
     chosen_levels(options.alerts)

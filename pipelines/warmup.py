@@ -7,14 +7,16 @@ import json
 from serving.engine import Engine
 from serving.questions import Scoring
 from serving.rows import read_events
-from serving.wire import Order, ScoreRequest
+from serving.wire import BatchRequest, Order, ScoreRequest
 
 
 def warm_up(scorer: Scoring) -> None:
     """Ask them of a venue made up for it."""
     engine = Engine(scorer)
     engine.take(read_events(json.dumps({"events": _WARM_UP}).encode()))
+    engine.take(read_events(json.dumps({"source": "w", "events": _USUAL}).encode()))
     engine.score(ScoreRequest("a", explain=True, cure=True))
+    engine.score_batch(BatchRequest(["a"]))
     engine.score(ScoreRequest("a", orders=[Order("M", 0.1)]))
     engine.account("a")
 
@@ -48,4 +50,13 @@ _WARM_UP = [
      "initial_margin_usd": 20.0, "maintenance_margin_usd": 10.0,
      "positions": [{"market": "M", "quantity": 2.0, "entry_price": 100.0}],
      "balances": [{"asset": "USD", "amount": 10.0}]},
+]  # fmt: skip
+
+# What comes all day, in the order in which a source would number it.
+_USUAL = [
+    {**_at(10), "table": "market_bars", "market": "M", "mark_close": 100.0,
+     "index_close": 100.0, "sequence": 1},
+    {**_at(11), "table": "transfers", "account_id": "a", "amount_usd": 1.0, "sequence": 2},
+    {**_at(12), "table": "fills", "account_id": "a", "market": "M", "quantity": 0.1, "price": 100.0,
+     "fee_usd": 0.0, "kind": "trade", "sequence": 3},
 ]  # fmt: skip

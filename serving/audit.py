@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange.errors import InputError
 from features import catalog
 from features.emit import FIGURES
-from serving import policy
+from serving import judgement, ladder, policy
 from serving.chain import BEGINS, FULL, MAGIC, Tail, file_name, files_of, tail_of
 from serving.evidence import Rows
 from serving.frames import LONGEST_FRAME, LogError, framed, sync_folder
@@ -82,6 +83,8 @@ class Audit:
         self.worker = worker
         self.mode = mode
         self.policy_version = policy_version()
+        self.took_s: Callable[[float], None] = lambda _seconds: None
+        """Is told the seconds of every sync, in the thread that syncs."""
         self._key = key
         self._segment_bytes = segment_bytes
         self._sync_s = sync_s
@@ -355,6 +358,7 @@ class Audit:
                 return
             self._unsynced = False  # before: what is written meanwhile is the next one's
             tail = self._tail
+            began = time.perf_counter()
             try:
                 os.fdatasync(self._descriptor)
             except OSError as error:
@@ -362,6 +366,7 @@ class Audit:
                 self._fail(self._lost)
             else:
                 self._synced = tail
+                self.took_s(time.perf_counter() - began)
 
     def _sign_head(self) -> None:
         """Sign how far the log has come on the disk."""
@@ -400,8 +405,10 @@ class Audit:
 
 
 def policy_version() -> str:
-    """Names the rules and constants of `serving.policy`: a digest of its source."""
-    return hashlib.sha256(Path(policy.__file__).read_bytes()).hexdigest()[:12]
+    """Names the rules by which probabilities become margins: a digest of the modules that hold them."""
+    modules = (policy, ladder, judgement)
+    sources = [Path(one.__file__ or "").read_bytes() for one in modules]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 
 
 def _program() -> str:

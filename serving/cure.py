@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from features import emit as figure
 from features.venue import Vectors, Venue
-from serving.ladder import Levels, levels_in
+from serving.ladder import Levels, levels_in, stacked
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import Cure, Reduction
@@ -105,18 +105,26 @@ def _reductions(
             if size > 0.0
         ]
 
-    def reached(share: float) -> bool:
-        begin()
-        for market, quantity in orders(share):
-            trial.order(market, quantity, None)
-        left = trial.ladders(0)
-        if left is None:
-            return trial.holdings().equity_usd >= 0.0
-        return bool(at_target(left.vectors, scorer.score(left.vectors, levels_in(left)))[0])
+    def reached(shares: Floats) -> Flags:
+        """All of them in one go: what costs is each call of the model, not each row."""
+        fine = np.zeros(len(shares), bool)
+        left = []
+        for row, share in enumerate(shares.tolist()):
+            begin()
+            for market, quantity in orders(share):
+                trial.order(market, quantity, None)
+            ladders = trial.ladders(row)
+            if ladders is None:
+                fine[row] = trial.holdings().equity_usd >= 0.0
+            else:
+                left.append(ladders)
+        ladders = stacked(left)
+        if ladders is not None:
+            vectors = ladders.vectors
+            fine[vectors.account] = at_target(vectors, scorer.score(vectors, levels_in(ladders)))
+        return fine
 
-    share = _smallest(
-        lambda shares: np.array([reached(level) for level in shares.tolist()], bool), lambda level: level
-    )
+    share = _smallest(reached, lambda level: level)
     if share is None:
         return None
     return [Reduction(venue.market_names[market], quantity) for market, quantity in orders(share)]

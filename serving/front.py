@@ -21,6 +21,7 @@ class Front:
         self.service = service
         self.limits: Limits = service.limits
         self.overload = overload or Overload(service.limits)
+        service.counts_refused(lambda: self.overload.refused)
         self._exact: dict[str, Route] = {}
         self._prefixes: list[tuple[str, Route]] = []
         for route in service.routes:
@@ -30,7 +31,7 @@ class Front:
             else:
                 self._exact[path] = route
         self._overloaded = {
-            codec.name: service.refused(
+            codec.name: service.told(
                 RefusalError(503, "overloaded", "more is asked than can be answered in time"), codec
             )
             for codec in (JSON, MSGPACK)

@@ -113,7 +113,11 @@ class Service:
         self._recorded: Scoring | None = None  # whose columns the audit knows
         self._models = model if isinstance(model, ModelWatch) else None
         self._model = model
-        self._metrics = Metrics(engine, self.alerts, board, metrics_folder)
+        # every worker looks for alerts, and finds the same: counted by one, they are not told twice
+        counted = self.alerts if board is None or board.worker == 0 else None
+        self._metrics = Metrics(engine, counted, board, metrics_folder)
+        if audit is not None:
+            audit.took_s = self._metrics.synced_audit
         self._diary = Diary(_log)
         self._synced = engine.sequence
         small, large = self.limits.body_bytes, self.limits.batch_body_bytes
@@ -136,6 +140,10 @@ class Service:
             route("GET", "/openapi.json", "This document", None, (None, None), 0, self._document),
         ]  # fmt: skip
         self._openapi = JSON.encode(openapi.document([route.operation for route in self.routes]))
+
+    def counts_refused(self, refused: Callable[[], int]) -> None:
+        """Where to read how many requests the way in has refused for overload."""
+        self._metrics.follow(overloaded=refused)
 
     @property
     def fault(self) -> str | None:
@@ -187,6 +195,10 @@ class Service:
     def refused(self, refusal: RefusalError, codec: Codec = JSON) -> Reply:
         """The reply that tells a refusal."""
         self._metrics.count_refusal(refusal.code)
+        return self.told(refusal, codec)
+
+    def told(self, refusal: RefusalError, codec: Codec = JSON) -> Reply:
+        """The same, not counted: for replies that are made beforehand."""
         told = ErrorAnswer(Error(refusal.code, str(refusal), refusal.field))
         closes = refusal.code in ("too_large", "timeout")
         return Reply(refusal.status, codec.encode(told), codec.media_type, closes)
