@@ -68,7 +68,7 @@ def serve(small_dataset: Path, small_model: Path, tmp_path: Path) -> Iterator[Ca
             said.append(line)
             if line.startswith("serving on "):
                 venue = Venue(process, line.split()[-1])
-                venue.until(lambda: venue("GET", "/health/ready").status_code == 200)
+                venue.until_ready()
                 return venue
         raise AssertionError("".join(said))
 
@@ -128,7 +128,7 @@ def test_workers_are_one_service(
         os.kill(victim, signal.SIGKILL)
         venue.until(lambda: venue("GET", "/health/ready").status_code == 503)
         assert venue("GET", "/health/live").status_code == 200
-        venue.until(lambda: venue("GET", "/health/ready").status_code == 200)
+        venue.until_ready()
         assert venue("POST", "/v1/score/batch", asked).content in answers
     last = deposit(names[11], small_dataset, 11)
     assert venue("POST", "/v1/events", last).json()["sequence"] == 11
