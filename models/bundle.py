@@ -5,10 +5,11 @@
     model.json      constants of heads, baselines and policy, summary of the training
     trees.npz       the trees as arrays, for explanations (`models.forest`)
     card.md         the model card
+    manifest.sig    where somebody vouches for it: an Ed25519 signature of the manifest (`models.signature`)
 
 One flipped bit in a graph can load and score silently wrong, so the bytes that are hashed are the
-bytes that are used. Nothing here is a pickle. This module needs the standard library and numpy
-only, because the scoring process reads bundles with it.
+bytes that are used. Nothing here is a pickle. This module needs little, because the scoring process reads
+bundles with it.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from exchange.errors import InputError, WorkError
 from models.forest import DTYPES, Forest, fault_of
 from models.heads import HEADS
+from models.signature import is_signed
 
 FORMAT = "perprisk-model"
 VERSION = 2
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+SIGNATURE_BYTES = 64
 FILES = ("card.md", "model.json", "model.onnx", "trees.npz")
 MANIFEST_LIMIT_BYTES = 65_536
 SHORT = 12
@@ -97,23 +102,24 @@ class Bundle:
     card: str
 
     @classmethod
-    def open(cls, path: Path, expected_fingerprint: str) -> Self:
+    def open(cls, path: Path, expected_fingerprint: str, trusted: Ed25519PublicKey | None = None) -> Self:
         """Read and verify the bundle in folder `path`; BundleError says in one line why it is refused.
 
         Refused are: anything but a folder, files too many or too few, links, sizes and digests that
         differ from the manifest, a torn manifest, another format version, and a bundle trained for
-        another feature catalogue than `expected_fingerprint`.
+        another feature catalogue than `expected_fingerprint`. With a `trusted` key also one that its owner
+        has not signed.
         """
         path = Path(path)
         try:
-            return cls._open(path, expected_fingerprint)
+            return cls._open(path, expected_fingerprint, trusted)
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
 
     @classmethod
-    def _open(cls, path: Path, expected_fingerprint: str) -> Self:
+    def _open(cls, path: Path, expected_fingerprint: str, trusted: Ed25519PublicKey | None) -> Self:
         _check_folder(path)
-        manifest = _read_manifest(path)
+        manifest = _read_manifest(path, trusted)
         fingerprint = manifest["catalogue_fingerprint"]
         if fingerprint != expected_fingerprint:
             raise BundleError(
@@ -140,14 +146,15 @@ def _check_folder(path: Path) -> None:
     if not path.is_dir():
         raise BundleError(f"{path}: is a file, a model is a folder")
     wanted = {MANIFEST, *FILES}
-    found = set()
+    found: set[str] = set()
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name not in wanted:
+            if entry.name not in wanted and entry.name != SIGNATURE:
                 raise BundleError(f"{path}: {entry.name!r} does not belong in a model folder")
             if not entry.is_file(follow_symlinks=False):
                 raise BundleError(f"{path / entry.name}: is a link or no plain file")
             found.add(entry.name)
+    found.discard(SIGNATURE)
     if MANIFEST not in found:
         raise BundleError(f"{path}: is not a model folder, it has no {MANIFEST}")
     if found != wanted:
@@ -175,9 +182,16 @@ def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
     return content
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, trusted: Ed25519PublicKey | None) -> dict[str, Any]:
     path = folder / MANIFEST
     content = _read_plain(path, MANIFEST_LIMIT_BYTES)
+    if trusted is not None:
+        try:
+            signature = _read_plain(folder / SIGNATURE, SIGNATURE_BYTES)
+        except FileNotFoundError:
+            raise BundleError(f"{folder}: is not signed, and only signed models are trusted here") from None
+        if not is_signed(content, signature, trusted):
+            raise BundleError(f"{folder / SIGNATURE}: is not a signature of this manifest by the trusted key")
     try:
         manifest = json.loads(content)
         canonical = _json_bytes(manifest)

@@ -20,6 +20,7 @@ import uvicorn
 from exchange.errors import WorkError
 from features import catalog
 from models.bundle import Bundle
+from models.signature import read_public_key
 from pipelines.audit import open_audit
 from pipelines.keys import open_keys
 from pipelines.warmup import warm_up
@@ -68,6 +69,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     keys: str | None = None
     audit: str = "off"
     alerts: tuple[str, ...] = ()
+    trust: str | None = None
+    """File of the public key that models must be signed with."""
     certificate: str | None = None
     certificate_key: str | None = None
     worker: int = 0
@@ -85,10 +88,11 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
     """
     logs.set_up()
     levels = chosen_levels(setting.alerts)
-    first = read_model(Path(setting.model))
+    path, trust = Path(setting.model), None if setting.trust is None else Path(setting.trust)
+    first = read_model(path, trust)
     warm_up(first.scorer)
     engine = start_engine(setting, first.scorer, known)
-    models = ModelWatch(engine, first, Path(setting.model), lambda: read_model(Path(setting.model)))
+    models = ModelWatch(engine, first, path, lambda: read_model(path, trust))
     service = Service(
         engine,
         models,
@@ -106,9 +110,14 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
     return 0
 
 
-def read_model(path: Path) -> Candidate:
-    """The model in a folder, verified; BundleError where it cannot be used."""
-    bundle = Bundle.open(path, catalog.fingerprint())
+def read_bundle(path: Path, trust: Path | None = None) -> Bundle:
+    """The bundle in a folder, verified; BundleError where it cannot be used, or nobody trusted signed it."""
+    return Bundle.open(path, catalog.fingerprint(), None if trust is None else read_public_key(trust))
+
+
+def read_model(path: Path, trust: Path | None = None) -> Candidate:
+    """The model in a folder, ready to answer; raises what `read_bundle` does."""
+    bundle = read_bundle(path, trust)
     return Candidate(Scorer(bundle), ModelAnswer(bundle.model_version, bundle.fingerprint, bundle.card))
 
 

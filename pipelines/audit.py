@@ -15,6 +15,7 @@ import msgspec
 from exchange.errors import InputError
 from features import catalog
 from models.bundle import Bundle
+from models.signature import read_public_key
 from pipelines.output import atomic_file
 from pipelines.times import format_time
 from serving import chain
@@ -24,7 +25,7 @@ from serving.codec import JSON, MSGPACK
 from serving.evidence import BATCH, answers_in, differences, recomputed
 from serving.records import Answered, Read, Record
 from serving.scorer import Scorer
-from serving.signing import HEADS, newest_heads, read_heads, read_public_key
+from serving.signing import HEADS, newest_heads, read_heads
 from serving.wire import Answer, BatchRequest, Figure, ScoreRequest
 from serving.wire import to_us as us_of
 

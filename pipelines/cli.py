@@ -331,6 +331,7 @@ def score(
 
 app.command()(cli_service.serve)
 app.command()(cli_service.watch)
+app.command()(cli_service.promote)
 
 
 class Terminated(BaseException):

@@ -55,6 +55,10 @@ def serve(
             help="Record every answer: on the disk before it is given, within 50 ms, or not at all.",
         ),
     ] = "group",
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=path, help="Take only models signed with this public key."),
+    ] = None,
     certificate: Annotated[
         Path | None,
         typer.Option("--tls-certificate", metavar="FILE", parser=path, help="Answer over TLS: the chain."),
@@ -93,9 +97,31 @@ def serve(
     return stage.run(
         stage.Options(
             model, dataset, clock, host, port, socket, keys, workers, audit, certificate, certificate_key,
-            tuple(alert or ()),
+            tuple(alert or ()), trust,
         )
     )  # fmt: skip
+
+
+def promote(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", parser=path, help="Folder with a model.")],
+    to: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=path, help="Folder that services serve from.")
+    ] = Path("champion"),
+    key: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="FILE", parser=path, help="Sign it with this Ed25519 key, in PEM."),
+    ] = None,
+) -> int:
+    """Put a model where services look for it; those that serve the folder take it over while they answer.
+
+    \b
+    Examples:
+      perprisk promote out/model
+      perprisk promote out/model --to served --sign desk.pem
+    """
+    from pipelines import promote as stage
+
+    return stage.run(model, to, key)
 
 
 def watch(

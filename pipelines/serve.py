@@ -25,10 +25,8 @@ import msgspec
 from prometheus_client.multiprocess import mark_process_dead
 
 from exchange.errors import InputError
-from features import catalog
 from features.venue import Venue
-from models.bundle import Bundle
-from pipelines.answering import METRICS_FOLDER, Setting, answer
+from pipelines.answering import METRICS_FOLDER, Setting, answer, read_bundle
 from pipelines.events import event_batches
 from pipelines.keys import open_keys
 from pipelines.progress import progress
@@ -61,6 +59,7 @@ class Options(NamedTuple):
     certificate: Path | None = None
     certificate_key: Path | None = None
     alerts: tuple[str, ...] = ()
+    trust: Path | None = None
 
 
 class Beginning(NamedTuple):
@@ -78,7 +77,7 @@ def run(options: Options) -> int:
     workers cannot be kept alive.
     """
     logs.set_up()
-    Bundle.open(options.model, catalog.fingerprint())
+    read_bundle(options.model, options.trust)
     open_keys(options.keys)
     chosen_levels(options.alerts)
     with ExitStack() as held:
@@ -98,6 +97,7 @@ def run(options: Options) -> int:
             keys=None if options.keys is None else str(options.keys),
             audit=options.audit,
             alerts=options.alerts,
+            trust=None if options.trust is None else str(options.trust),
             certificate=None if options.certificate is None else str(options.certificate),
             certificate_key=None if options.certificate_key is None else str(options.certificate_key),
         )

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from exchange.errors import InputError
+from models.signature import read_private_key
 from serving.frames import sync_folder
 
 PRIVATE_KEY = "signing.key"
@@ -105,28 +106,6 @@ def own_key(folder: Path) -> Ed25519PrivateKey:
     return key
 
 
-def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """An Ed25519 key from a PEM file without a password; InputError where it is none."""
-    try:
-        key = serialization.load_pem_private_key(_content(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise InputError(f"{path}: is no private key in PEM without a password") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"{path}: is no Ed25519 key")
-    return key
-
-
-def read_public_key(path: Path) -> Ed25519PublicKey:
-    """An Ed25519 public key from a PEM file; InputError where it is none."""
-    try:
-        key = serialization.load_pem_public_key(_content(path))
-    except (ValueError, UnsupportedAlgorithm):
-        raise InputError(f"{path}: is no public key in PEM") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise InputError(f"{path}: is no Ed25519 key")
-    return key
-
-
 def public_pem(key: Ed25519PublicKey) -> bytes:
     """A public key as a PEM file holds it."""
     return key.public_bytes(
@@ -145,13 +124,6 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -22,7 +22,7 @@ from exchange.units import HOUR_US
 from pipelines.cli import app, run
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch"}
+COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch", "promote"}
 GROUPS = {"audit": {"verify", "show", "head"}, "keys": {"add", "revoke", "list"}}
 EVERY = sorted(COMMANDS) + [f"{group} {name}" for group in sorted(GROUPS) for name in sorted(GROUPS[group])]
 HEAVY = {
