@@ -25,9 +25,10 @@ import uvloop
 
 from benchmarks.programs import finish
 from features.venue import Vectors
-from pipelines import serve
+from pipelines import answering, serve
 from serving.codec import JSON
 from serving.scorer import Scores
+from serving.service import Service
 from serving.wire import ModelAnswer
 from tests.serving.stories import FakeScorer, question, story, told
 
@@ -58,7 +59,7 @@ def service(busy_us: float) -> None:
         engine.score(question(name))
     engine.scorer = BusyScorer(busy_us)
     with closing(serve.bind("127.0.0.1", 0)) as listener:
-        serve.serve(engine, ModelAnswer("fake-1", "f", "card"), listener)
+        answering.serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
 
 
 class Caller(asyncio.Protocol):

@@ -71,8 +71,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[str, ...] = ()
     trust: str | None = None
     """File of the public key that models must be signed with."""
-    certificate: str | None = None
-    certificate_key: str | None = None
+    certificates: tuple[str, str] | None = None
+    """Files of the chain and its key, for TLS."""
     worker: int = 0
     workers: int = 1
     board: int | None = None
@@ -104,8 +104,9 @@ def answer(setting: Setting, known: Snapshot | None = None) -> int:
     )
     service.beside.append(lambda: _beat(service, setting))
     _log.info("a worker starts", extra={"worker": setting.worker, "sequence": engine.sequence})
-    with _ending_quietly(), socket.socket(fileno=os.dup(setting.door)) as door:
-        _serve(service, setting, door)
+    unix = None if setting.unix_door is None else socket.socket(fileno=os.dup(setting.unix_door))
+    with socket.socket(fileno=os.dup(setting.door)) as door:
+        serve(service, door, unix, setting.certificates)
     _log.info("a worker has ended", extra={"worker": setting.worker, "sequence": engine.sequence})
     return 0
 
@@ -132,24 +133,30 @@ def start_engine(setting: Setting, scorer: Scoring, known: Snapshot | None = Non
         newest = snapshot.read(Path(setting.beginning))
     clock = _wall_us if setting.clock == "wall" else None
     if newest is None:
-        return Engine(scorer, clock, None, log, setting.quote_asset)
-    return Engine.restore(scorer, newest, clock, log)
+        engine = Engine(scorer, clock, None, log, setting.quote_asset)
+    else:
+        engine = Engine.restore(scorer, newest, clock, log)
+    if engine.sequence and setting.worker == 0:
+        print(f"{engine.sequence} events recovered from {path}", file=sys.stderr)
+    return engine
 
 
-def _serve(service: Service, setting: Setting, door: socket.socket) -> None:
-    """Answer on bound sockets until asked to end."""
+def serve(
+    service: Service,
+    door: socket.socket,
+    unix: socket.socket | None = None,
+    certificates: tuple[str, str] | None = None,
+) -> None:
+    """Answer on bound sockets until asked to end; `certificates` are the chain and its key, for TLS."""
     # what lives now lives to the end: a full collection over it would stop answers for its duration
     gc.collect()
     gc.freeze()
-    unix = None if setting.unix_door is None else socket.socket(fileno=os.dup(setting.unix_door))
+    chain, key = certificates or (None, None)
     config = server_config(
-        Front(service),
-        unix,
-        timeout_graceful_shutdown=GRACE_S,
-        ssl_certfile=setting.certificate,
-        ssl_keyfile=setting.certificate_key,
+        Front(service), unix, timeout_graceful_shutdown=GRACE_S, ssl_certfile=chain, ssl_keyfile=key
     )
-    _Server(config, setting).run(sockets=[door])
+    with _ending_quietly():
+        _Server(config, says=service.board is None or service.board.worker == 0).run(sockets=[door])
 
 
 async def _beat(service: Service, setting: Setting) -> None:
@@ -179,10 +186,10 @@ def _snapshot(engine: Engine) -> None:
 class _Server(uvicorn.Server):
     """Says where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, setting: Setting) -> None:
+    def __init__(self, config: uvicorn.Config, says: bool) -> None:
         super().__init__(config)
-        self._says = setting.worker == 0
-        self._scheme = "https" if setting.certificate else "http"
+        self._says = says
+        self._scheme = "https" if config.ssl_certfile else "http"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from exchange.errors import InputError
-from pipelines.options import Model, path, within
+from pipelines.addresses import checked
+from pipelines.options import Model, Options, path, within
 
 KEY = "PERPRISK_KEY"
 """Environment variable with the key of a caller, which others then cannot read in the list of processes."""
@@ -92,14 +93,28 @@ def serve(
         raise InputError(f"--audit: {audit!r} is none of strict, group, off")
     if (certificate is None) != (certificate_key is None):
         raise InputError("--tls-certificate and --tls-key are of use only together")
+    certificates = None
+    if certificate is not None and certificate_key is not None:
+        certificates = (str(certificate), str(certificate_key))
+    checked(host, keys is not None)
     from pipelines import serve as stage
 
     return stage.run(
-        stage.Options(
-            model, dataset, clock, host, port, socket, keys, workers, audit, certificate, certificate_key,
-            tuple(alert or ()), trust,
+        options=Options(
+            model=model,
+            dataset=dataset,
+            clock=clock,
+            host=host,
+            port=port,
+            socket=socket,
+            keys=keys,
+            workers=workers,
+            audit=audit,
+            certificates=certificates,
+            alerts=tuple(alert or ()),
+            trust=trust,
         )
-    )  # fmt: skip
+    )
 
 
 def promote(
@@ -112,7 +127,7 @@ def promote(
         typer.Option("--sign", metavar="FILE", parser=path, help="Sign it with this Ed25519 key, in PEM."),
     ] = None,
 ) -> int:
-    """Put a model where services look for it; those that serve the folder take it over while they answer.
+    """Put a model where services look for it, which take it over while they answer.
 
     \b
     Examples:
@@ -121,7 +136,7 @@ def promote(
     """
     from pipelines import promote as stage
 
-    return stage.run(model, to, key)
+    return stage.run(model=model, to=to, key=key)
 
 
 def watch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -39,3 +39,20 @@ Dataset = Annotated[Path, typer.Argument(metavar="DATASET", parser=path, help="F
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", parser=path, help="Folder with a model.")]
 From = Annotated[str, typer.Option("--from", metavar="TIME", help="First decision time.")]
 To = Annotated[str, typer.Option("--to", metavar="TIME", help="Last decision time, included.")]
+
+
+class Options(NamedTuple):
+    """What `perprisk serve` was asked for."""
+
+    model: Path
+    dataset: Path | None = None
+    clock: str = "event"
+    host: str = "127.0.0.1"
+    port: int = 8_700
+    socket: Path | None = None
+    keys: Path | None = None
+    workers: int = 1
+    audit: str = "group"
+    certificates: tuple[str, str] | None = None
+    alerts: tuple[str, ...] = ()
+    trust: Path | None = None

@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +25,11 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from exchange.errors import InputError
 from features.venue import Venue
+from pipelines.addresses import checked
 from pipelines.answering import METRICS_FOLDER, Setting, answer, read_bundle
 from pipelines.events import event_batches
 from pipelines.keys import open_keys
+from pipelines.options import Options
 from pipelines.progress import progress
 from pipelines.store import Dataset
 from serving import logs, snapshot, unix
@@ -42,24 +43,6 @@ LOG_FOLDER = "PERPRISK_EVENT_LOG"
 """Environment variable that names the folder of event logs; without it, DEFAULT_LOG_FOLDER."""
 
 DEFAULT_LOG_FOLDER = "perprisk-events"
-
-
-class Options(NamedTuple):
-    """What `perprisk serve` was asked for."""
-
-    model: Path
-    dataset: Path | None = None
-    clock: str = "event"
-    host: str = "127.0.0.1"
-    port: int = 8_700
-    socket: Path | None = None
-    keys: Path | None = None
-    workers: int = 1
-    audit: str = "group"
-    certificate: Path | None = None
-    certificate_key: Path | None = None
-    alerts: tuple[str, ...] = ()
-    trust: Path | None = None
 
 
 class Beginning(NamedTuple):
@@ -98,8 +81,7 @@ def run(options: Options) -> int:
             audit=options.audit,
             alerts=options.alerts,
             trust=None if options.trust is None else str(options.trust),
-            certificate=None if options.certificate is None else str(options.certificate),
-            certificate_key=None if options.certificate_key is None else str(options.certificate_key),
+            certificates=options.certificates,
         )
         if options.workers == 1:
             return answer(setting, begun.known)
@@ -182,16 +164,8 @@ def _metrics_folder() -> Iterator[str]:
 
 
 def bind(host: str, port: int, keyed: bool = False) -> socket.socket:
-    """A socket bound to an address; port 0 takes a free one.
-
-    `keyed`: whether callers need keys. Without them only addresses of this machine itself are taken, since
-    whoever can send to it could then do everything.
-    """
-    address = "127.0.0.1" if host == "localhost" else host
-    if not keyed and not _is_loopback(address):
-        raise InputError(f"--host: {host!r} is not an address of this machine itself; others need --keys")
-    if not _is_address(address):
-        raise InputError(f"--host: {host!r} is not an address; names other than localhost are not looked up")
+    """A socket bound to an address that `checked` lets pass; port 0 takes a free one."""
+    address = checked(host, keyed)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -201,18 +175,3 @@ def bind(host: str, port: int, keyed: bool = False) -> socket.socket:
         listener.close()
         raise InputError(f"--port: cannot listen on {host}:{port} ({error.strerror})") from error
     return listener
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

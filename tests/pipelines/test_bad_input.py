@@ -23,6 +23,7 @@ import pytest
 
 from pipelines import serve
 from pipelines.cli import run
+from pipelines.options import Options
 from tests.pipelines import dataset_builder as build
 from tests.pipelines.wrong_datasets import DATASETS, scrambled
 from tests.pipelines.wrong_models import MODELS
@@ -78,7 +79,7 @@ def place(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("PERPRISK_DEBUG", raising=False)
-    monkeypatch.setattr(serve, "serve", never)
+    monkeypatch.setattr(serve, "answer", never)
     yield folder
 
 
@@ -134,7 +135,7 @@ def test_the_dataset_that_is_broken_is_right_before(place: Path, capfd: pytest.C
     assert scores["account_id"].to_list() == ["zoe"]
     assert json.loads((place / "judged" / "scorecard.json").read_text())["targets"]
     with pytest.raises(AssertionError, match="about to start"):
-        serve.run(place / "model", place / "data", "event", "127.0.0.1", 0)
+        serve.run(Options(place / "model", place / "data", port=0))
 
 
 def test_what_is_odd_but_not_wrong_is_a_warning(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

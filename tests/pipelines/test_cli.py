@@ -20,6 +20,7 @@ import pipelines
 from exchange.errors import InputError, PerpriskError, WorkError
 from exchange.units import HOUR_US
 from pipelines.cli import app, run
+from pipelines.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch", "promote"}
@@ -209,36 +210,15 @@ def test_arguments_arrive_parsed(
         ),
         (
             "serve --model m",
-            {
-                "model": Path("m"),
-                "dataset": None,
-                "clock": "wall",
-                "host": "127.0.0.1",
-                "port": 8700,
-                "alerts": (),
-            },
+            {"options": Options(Path("m"), clock="wall")},
         ),
         (
             "serve --model m --dataset d --host ::1 --port 0",
-            {
-                "model": Path("m"),
-                "dataset": Path("d"),
-                "clock": "event",
-                "host": "::1",
-                "port": 0,
-                "alerts": (),
-            },
+            {"options": Options(Path("m"), Path("d"), host="::1", port=0)},
         ),
         (
             "serve --model m --dataset d --clock wall --host localhost",
-            {
-                "model": Path("m"),
-                "dataset": Path("d"),
-                "clock": "wall",
-                "host": "localhost",
-                "port": 8700,
-                "alerts": (),
-            },
+            {"options": Options(Path("m"), Path("d"), clock="wall", host="localhost")},
         ),
     ]
     for request, expected in requests:

@@ -331,10 +331,16 @@ def test_the_scoring_process_stays_small() -> None:
 SERVE = """
 import sys
 from contextlib import closing
-from pipelines.serve import bind, serve, start_engine
+from pipelines.answering import serve, start_engine
+from pipelines.serve import begin, bind
+from serving.service import Service
+from serving.wire import ModelAnswer
+from tests.serving.started import setting
 from tests.serving.stories import FakeScorer
 with closing(bind("127.0.0.1", 0)) as listener:
-    serve(start_engine(FakeScorer(), None, sys.argv[1]), ModelAnswer("fake-1", "f", "card"), listener)
+    begun = begin(None)
+    engine = start_engine(setting(begun, sys.argv[1]), FakeScorer(), begun.known)
+    serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
 """
 
 

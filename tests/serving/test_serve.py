@@ -10,8 +10,10 @@ import pytest
 from exchange.errors import InputError
 from pipelines import serve
 from pipelines.cli import run as perprisk
+from pipelines.warmup import warm_up
 from serving.wire import ScoreRequest
 from tests.serving import stories as tell
+from tests.serving.started import started
 from tests.serving.stories import FakeScorer, send, story
 
 
@@ -63,40 +65,50 @@ def test_a_log_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(serve.LOG_FOLDER, str(tmp_path / "file"))
     with pytest.raises(InputError, match=serve.LOG_FOLDER):
-        serve.start_engine(FakeScorer(), None, "event")
+        serve.begin(None)
 
 
 def test_every_beginning_has_a_log_of_its_own(
     log_folder: Path, small_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = serve.start_engine(FakeScorer(), None, "event")
-    send(bare, story())
-    warm = serve.start_engine(FakeScorer(), small_dataset, "event")
-    assert warm.sequence == 0
-    assert len(list(log_folder.iterdir())) == 2
-    with pytest.raises(InputError, match="another process"):
-        serve.start_engine(FakeScorer(), small_dataset, "wall")
-    bare.close()
-    warm.close()
-    again = serve.start_engine(FakeScorer(), None, "event")
-    assert again.sequence == len(story())
-    assert again.venue.digest() == bare.venue.digest()
+    with started(FakeScorer(), None) as bare:
+        send(bare, story())
+        with started(FakeScorer(), small_dataset) as warm:
+            assert warm.sequence == 0
+            assert len(list(log_folder.glob("*.log"))) == 2
+            with pytest.raises(InputError, match="another service"):
+                serve.begin(small_dataset)
+    with started(FakeScorer(), None) as again:
+        assert again.sequence == len(story())
+        assert again.venue.digest() == bare.venue.digest()
     assert f"{len(story())} events recovered" in capsys.readouterr().err
-    again.close()
+
+
+def test_a_snapshot_spares_what_it_knows(log_folder: Path) -> None:
+    with started(FakeScorer(), None) as engine:
+        send(engine, story()[:10])
+        engine.snapshot()
+        send(engine, story()[10:])
+    [newest] = log_folder.glob("*.snapshot")
+    with started(FakeScorer(), None) as again:
+        assert again.sequence == len(story())
+        assert again.venue.digest() == engine.venue.digest()
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with started(FakeScorer(), None) as from_the_log:
+        assert from_the_log.venue.digest() == engine.venue.digest()
 
 
 def test_a_dataset_is_where_the_service_begins(small_dataset: Path) -> None:
-    engine = serve.start_engine(FakeScorer(), small_dataset, "event")
-    vectors = engine.venue.open_vectors()
-    assert len(vectors.account) > 0
-    name = engine.venue.account_names[int(vectors.account[0])]
-    assert engine.score(ScoreRequest(name)).initial_margin_rate > 0.0
-    late = {**tell.transfer(0, name, 1.0), "time": "2000-01-01T00:00:00Z"}
-    assert [entry.code for entry in engine.take(tell.asked([late])).rejected] == ["late"]
-    engine.close()
+    with started(FakeScorer(), small_dataset) as engine:
+        vectors = engine.venue.open_vectors()
+        assert len(vectors.account) > 0
+        name = engine.venue.account_names[int(vectors.account[0])]
+        assert engine.score(ScoreRequest(name)).initial_margin_rate > 0.0
+        late = {**tell.transfer(0, name, 1.0), "time": "2000-01-01T00:00:00Z"}
+        assert [entry.code for entry in engine.take(tell.asked([late])).rejected] == ["late"]
 
 
-def test_the_first_caller_finds_everything_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_caller_finds_everything_compiled() -> None:
     scorer = FakeScorer()
-    serve._warm_up(scorer)
+    warm_up(scorer)
     assert max(scorer.calls) > 1  # the search for a cure, many levels at once
