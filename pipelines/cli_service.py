@@ -127,7 +127,7 @@ def promote(
         typer.Option("--sign", metavar="FILE", parser=path, help="Sign it with this Ed25519 key, in PEM."),
     ] = None,
 ) -> int:
-    """Put a model where services look for it, which take it over while they answer.
+    """Put a model where services take it over from, while they answer.
 
     \b
     Examples:

@@ -30,9 +30,8 @@ from tests.models.made_rows import START_US, made_rows, part, permuted
 
 Matrix = NDArray[np.float64]
 
-CATALOGUE = len(catalog.NAMES)
+CATALOGUE, SIDES = len(catalog.NAMES), list(WARNING_FEATURES.values())
 COLUMNS = [catalog.index(name) for name in WARNING_FEATURES]
-SIDES = list(WARNING_FEATURES.values())
 LARGEST = float(np.finfo(np.float32).max)
 EXTREME = (
     *(0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e-45, 7.1e-46, 7e-46, -1e-45, 1e-40, 1.1754944e-38),
