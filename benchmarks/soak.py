@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak [--minutes 60] [--model MODEL] [--accounts N]
 
-A simulated venue is served by the real `perprisk serve` with two workers and every answer on record. What it can
-answer to callers that wait is measured first, while events come in as they will; then the same callers ask by
+A simulated venue is served by the real `perprisk serve` with two workers and every answer on record. What it
+can answer to callers that wait is measured first, while events come in as they will; then these callers ask by
 the clock at 70% of that. Once a minute the resident memory and the open descriptors of every worker are read.
 Without a MODEL one is made whose hazards are the prior's: the same path of an answer, without trees.
 """
@@ -37,6 +37,7 @@ from pipelines import simulate
 from pipelines.store import Dataset
 from tests.serving.plain_models import write_model
 
+COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 WORKERS = 2
 CALLERS = 16
 LOAD = 0.7
@@ -196,9 +197,10 @@ def look(pid: int, minute: float) -> Sample:
 def service(model: Path, dataset: Path, folder: Path) -> Iterator[tuple[int, list[int]]]:
     """The real command in a process of its own; its port and its workers' process ids."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from pipelines.cli import main; sys.exit(main())", "serve", "--model", str(model), "--dataset", str(dataset),
+        [sys.executable, "-c", COMMAND, "serve", "--model", str(model), "--dataset", str(dataset),
          "--port", "0", "--workers", str(WORKERS), "--audit", "group"],
-        env=os.environ | {"PERPRISK_EVENT_LOG": str(folder / "events"), "PERPRISK_AUDIT": str(folder / "audit")},
+        env=os.environ
+        | {"PERPRISK_EVENT_LOG": str(folder / "events"), "PERPRISK_AUDIT": str(folder / "audit")},
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip

@@ -3,8 +3,8 @@
     python -m tests.pipelines.scoring WARM_OUT ARGUMENTS...
 
 scores twice to WARM_OUT and says how many calls the second time took; then every line of `NUMBER FATE LASTS
-OUT` on standard input is a process that scores to OUT, and a line of its exit status is the answer. The process
-that forks has no threads: it loads what scoring loads, and leaves all work to the others.
+OUT` on standard input is a process that scores to OUT, and a line of its exit status is the answer. The
+process that forks has no threads: it loads what scoring loads, and leaves all work to the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = ("write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "ope
 
 
 class Sink(io.RawIOBase):
-    """A file whose writes go through `os.write`, where they are counted; Arrow's own do not pass Python."""
+    """A file whose writes go through `os.write`, where they are counted: Arrow's own do not pass Python."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Writer(pq.ParquetWriter):  # type: ignore[misc]
     """Arrow's writer into such a file."""
 
     def __init__(self, path: Path, *arguments: Any, **more: Any) -> None:
-        self._sink = Sink(path)
+        self._sink = io.BufferedWriter(Sink(path), 2_048)  # type: ignore[arg-type]
         super().__init__(self._sink, *arguments, **more)
 
     def close(self) -> None:

@@ -145,10 +145,12 @@ def expected(holder: Holder, look: Look, is_cross: bool, behind_s: float) -> set
         kind, age = look.book[market]
         if kind in ("empty", "crossed") or too_old(age):
             why.add("missing_slippage_to_close_bps")
-        if too_old(age + behind_s) and not why:
+        elif too_old(age + behind_s):
             why.add("stale_book")
         if too_old(look.mark[market] + behind_s):
             why.add("stale_mark")
+    if "missing_slippage_to_close_bps" in why:  # then closing has no known cost that could be out of date
+        why.discard("stale_book")
     if holder.pledges and is_cross and too_old(look.price + behind_s):
         why.add("stale_asset_price")
     return why

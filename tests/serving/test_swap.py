@@ -303,14 +303,15 @@ async def swaps_under_load(venue: Venue, swaps: int, callers: int) -> int:
             assert reply.content == expected(version, body)
             seen.add(version)
             asked += 1
+            await asyncio.sleep(0)  # without a network nothing else would give others their turn
 
     known(venue.first)
     calls = [asyncio.create_task(call(number)) for number in range(callers)]
     for number in range(1, swaps + 1):
         version = write_model(venue.folder, number)
         known(version)
-        before = asked
         await venue.models.look()
+        before = asked
         assert venue.models.about.model_version == version
         while asked < before + 2 * callers and not any(task.done() for task in calls):
             await asyncio.sleep(0)
