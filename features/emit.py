@@ -72,8 +72,10 @@ from features.views import look
     FIGURE_MAINTENANCE_IN_FORCE,
     MARK_AGE_S,
     OPEN_POSITIONS,
-) = range(15)
-FIGURES = 15
+    PRICE_AGE_S,
+    BOOK_AGE_S,
+) = range(17)
+FIGURES = 17
 
 FEATURES = 91
 
@@ -158,6 +160,8 @@ def _emit_seen(
     figures[FIGURE_INITIAL_IN_FORCE] = folio.account[INITIAL_IN_FORCE]
     figures[FIGURE_MAINTENANCE_IN_FORCE] = folio.account[MAINTENANCE_IN_FORCE]
     figures[MARK_AGE_S] = _age_s(now, sums.mark_time)
+    figures[PRICE_AGE_S] = _age_s(now, sums.price_time)
+    figures[BOOK_AGE_S] = _age_s(now, sums.book_time)
 
 
 @lean

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from exchange.errors import InputError
 from features import catalog
+from features.emit import FIGURES
 from models.bundle import Bundle
 from serving.codec import JSON, MSGPACK, Codec
 from serving.ladder import Ladders
@@ -128,7 +129,7 @@ def _check(content: Answered, read: Read, scorer: Scoring) -> None:
             f"record {content.number} was answered by model {content.model_version},"
             f" not by {scorer.model_version}"
         )
-    if read.fingerprint != catalog.fingerprint():
+    if read.fingerprint != catalog.fingerprint() or read.figures != FIGURES:
         raise InputError(f"record {content.number} is of another feature catalogue than this version's")
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.compiled import compiled, inlined
+from exchange.units import SECOND_US
 from features import emit as figure
+from features.arithmetic import BOOK_LIFETIME_US
 from models.baselines import structural
 from serving.policy import (
     UNKNOWN,
@@ -25,16 +27,29 @@ Integers = npt.NDArray[np.int64]
 MARK_LIFETIME_S = 3_600.0
 """A mark older than this says nothing of what an account is worth now."""
 
+PRICE_LIFETIME_S = 3_600.0
+"""Nor does the price of an asset that is held, unless it is a dollar that has none.
+
+Of funding no age is too old: a rate that is missed moves equity once, by some basis points of notional.
+"""
+
+BOOK_LIFETIME_S = BOOK_LIFETIME_US / SECOND_US
+"""A book older than this by the newest event counts as missing in the features already; here it is one that
+was known then and is older than this by the clock, while events have stopped."""
+
 # Columns of a judgement; the first four are probabilities, the last a code.
 PD, PD_24H, NEGATIVE = 0, 2, 3
 EXPECTED_LOSS_USD, STATIC_RATE, INITIAL_RATE, MAINTENANCE_RATE, WHY = range(4, 9)
 COLUMNS = 9
 
 # Why a row is a fallback: codes, followed by one for each required feature, from the first missing one on.
-OK, NO_MARK, NO_TIERS, NO_COLLATERAL, NO_VOLATILITY, STALE_MARK, NO_NUMBER, NO_FEATURE = range(8)
+(
+    OK, NO_MARK, NO_TIERS, NO_COLLATERAL, NO_VOLATILITY, STALE_MARK, STALE_PRICE, STALE_BOOK, NO_NUMBER,
+    NO_FEATURE,
+) = range(10)  # fmt: skip
 REASONS = (
     None, "missing_mark", "missing_tiers", "missing_collateral", "missing_volatility", "stale_mark",
-    "model_gave_no_number",
+    "stale_asset_price", "stale_book", "model_gave_no_number",
 )  # fmt: skip
 
 _SEVERITY = 4  # among the graph's probabilities
@@ -57,10 +72,13 @@ def why_fallback(features: Floats, figures: Floats, probabilities: Floats, requi
             missing = place
             break
     stale = not figures[figure.MARK_AGE_S] <= MARK_LIFETIME_S
+    stale_price = not figures[figure.PRICE_AGE_S] <= PRICE_LIFETIME_S
+    known = not math.isnan(figures[figure.CLOSING_COST_USD])
+    stale_book = known and figures[figure.BOOK_AGE_S] > BOOK_LIFETIME_S
     silent = False
     for column in range(4):
         silent = silent or math.isnan(probabilities[column])
-    if missing < 0 and not stale and not silent:
+    if missing < 0 and not stale and not stale_price and not stale_book and not silent:
         return OK
     if math.isnan(figures[figure.GROSS_NOTIONAL_USD]):
         return NO_MARK
@@ -72,6 +90,10 @@ def why_fallback(features: Floats, figures: Floats, probabilities: Floats, requi
         return NO_VOLATILITY
     if stale:
         return STALE_MARK
+    if stale_price:
+        return STALE_PRICE
+    if stale_book:
+        return STALE_BOOK
     return NO_FEATURE + missing if missing >= 0 else NO_NUMBER
 
 

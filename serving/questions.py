@@ -77,6 +77,8 @@ class Moment(NamedTuple):
     sequence: int
 
 
+_AGES = [figure.MARK_AGE_S, figure.PRICE_AGE_S, figure.BOOK_AGE_S]
+
 _NOBODY = (
     Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
     Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, []]),
@@ -323,10 +325,10 @@ class Questions:
         return self._venue.find_market(name)
 
     def _age(self, figures: Floats, moment: Moment) -> None:
-        """Make marks as old as they are by the clock, not only by the newest event."""
+        """Make what may grow stale as old as it is by the clock, not only by the newest event."""
         if self._clocked:
             behind_s = (moment.now_us - self._venue.now_us) / SECOND_US
-            figures[:, figure.MARK_AGE_S] += max(behind_s, 0.0)
+            figures[:, _AGES] += max(behind_s, 0.0)
 
     def _answer(self, account_id: str, numbers: Numbers, moment: Moment) -> Answer:
         """An answer of this moment."""
@@ -342,7 +344,7 @@ class Questions:
 
 
 class _Aged(NamedTuple):
-    """A scorer that sees marks as old as the clock says."""
+    """A scorer that sees everything as old as the clock says."""
 
     questions: Questions
     moment: Moment

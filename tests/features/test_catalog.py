@@ -176,6 +176,8 @@ FIGURES_BY_HAND = {
     "FIGURE_MAINTENANCE_IN_FORCE": 0.08,
     "MARK_AGE_S": 0.0,
     "OPEN_POSITIONS": 1.0,
+    "PRICE_AGE_S": FEATURES_BY_HAND["asset_price_age_s"],
+    "BOOK_AGE_S": FEATURES_BY_HAND["book_age_s"],
 }
 
 

@@ -397,14 +397,13 @@ def behaviour(look: Look) -> dict[str, float]:
 def venue(look: Look, sweeps: Sweeps) -> dict[str, float]:
     accounts, ratio = sweeps.owner(look)
     world, markets = look.world, list(look.markets.values())
-    moving = [asset for asset, _ in look.balances.values() if asset.moves]
     return {
         "owner_accounts": accounts,
         "owner_margin_ratio": ratio,
-        "book_age_s": age_s(world, [m.books[-1].time_us if m.books else None for m in markets]),
+        "book_age_s": book_age_s(look),
         "funding_age_s": age_s(world, [m.funding[-1][0] if m.funding else None for m in markets]),
         "mark_age_s": mark_age_s(look),
-        "asset_price_age_s": age_s(world, [a.points[-1][0] if a.points else None for a in moving]),
+        "asset_price_age_s": price_age_s(look),
         "account_age_s": age_s(world, [look.account.changed_us]),
         "outcome_ratio": sweeps.outcome_ratio(world, kinds.DEFAULT in world.seen),
         "forecast_ratio": sweeps.forecast_ratio(),
@@ -413,6 +412,15 @@ def venue(look: Look, sweeps: Sweeps) -> dict[str, float]:
 
 def mark_age_s(look: Look) -> float:
     return age_s(look.world, [m.bars[-1].time_us if m.bars else None for m in look.markets.values()])
+
+
+def book_age_s(look: Look) -> float:
+    return age_s(look.world, [m.books[-1].time_us if m.books else None for m in look.markets.values()])
+
+
+def price_age_s(look: Look) -> float:
+    moving = [asset for asset, _ in look.balances.values() if asset.moves]
+    return age_s(look.world, [a.points[-1][0] if a.points else None for a in moving])
 
 
 def age_s(world: World, times_us: Sequence[int | None]) -> float:
@@ -441,4 +449,6 @@ def figures(look: Look, books: Books) -> dict[str, float]:
         "FIGURE_MAINTENANCE_IN_FORCE": look.account.in_force[1],
         "MARK_AGE_S": mark_age_s(look),
         "OPEN_POSITIONS": float(len(look.held)),
+        "PRICE_AGE_S": price_age_s(look),
+        "BOOK_AGE_S": book_age_s(look),
     }

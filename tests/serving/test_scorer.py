@@ -310,7 +310,7 @@ def test_no_account_becomes_cheaper_because_its_book_is_missing(
     prior = np.linspace(0.0, 1.0, len(vectors.account))
     gross = vectors.figures[:, figure.GROSS_NOTIONAL_USD]
     known, missing = (
-        Scorer(bundle).score(with_feature(vectors, PRIOR_SEVERITY, value)) for value in (prior, math.nan)
+        score(Scorer(bundle), with_feature(vectors, PRIOR_SEVERITY, value)) for value in (prior, math.nan)
     )
     lost = known.expected_loss_usd / known.pd[:, 3] / gross
     np.testing.assert_allclose(lost, 0.03 + 0.2 * prior, rtol=1e-12)
