@@ -144,7 +144,9 @@ def asked_at_once(door: Path | int, connections: int, seconds: float, names: lis
     way = ["--port", str(door)] if isinstance(door, int) else ["--socket", str(door)]
     command = [sys.executable, "-m", "benchmarks.asking", *way]
     more = ["--connections", str(connections), "--seconds", str(seconds)]
-    done = subprocess.run([*command, *more], input="\n".join(names), text=True, capture_output=True, check=True)
+    done = subprocess.run(
+        [*command, *more], input="\n".join(names), text=True, capture_output=True, check=True
+    )
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -20,6 +20,8 @@ from serving.envelopes import LENGTH_BYTES, Envelope, frame
 STARTS_S = 300.0
 """Seconds that a service may take to start: machine code may have to be compiled first."""
 
+_SERVING = re.compile(rb"serving on http://[^:]+:(\d+)")
+
 PERPRISK = Path(sys.executable).with_name("perprisk")
 
 
@@ -60,14 +62,12 @@ def perprisk(
         "PERPRISK_AUDIT": str(folder / "audit"),
     }
     with running(command, folder, environment) as (process, said):
-        address = awaited(lambda: re.search(rb"serving on http://[^:]+:(\d+)", said.read_bytes()), said, process)
+        address = awaited(lambda: _SERVING.search(said.read_bytes()), said, process)
         yield process, int(address[1]), path
 
 
 @contextmanager
-def listening(
-    command: list[str], folder: Path, environment: dict[str, str], port: int
-) -> Iterator[int]:
+def listening(command: list[str], folder: Path, environment: dict[str, str], port: int) -> Iterator[int]:
     """A server that is there once somebody listens on its port; gives its process id."""
     folder.mkdir(exist_ok=True)
     with running(command, folder, environment) as (process, said):
@@ -105,52 +105,66 @@ def processor_s(process: int) -> float:
     return spent_ns / 1e9
 
 
-class Http:
-    """One kept connection over HTTP/1.1."""
+class Caller:
+    """One kept connection, opened with the first question: a service ends those that ask nothing for long."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, door: Path | int) -> None:
+        """`door`: a Unix socket's path, or a port of this machine."""
+        self._door = door
+        self._socket: socket.socket | None = None
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def _send(self, message: bytes) -> bytes:
+        """Send, and give what came first."""
+        if self._socket is None:
+            if isinstance(self._door, int):
+                self._socket = socket.create_connection(("127.0.0.1", self._door))
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.connect(str(self._door))
+        self._socket.sendall(message)
+        return self._more()
+
+    def _more(self) -> bytes:
+        assert self._socket is not None
+        told = self._socket.recv(262_144)
+        assert told, "the connection was ended"
+        return told
+
+
+class Http(Caller):
+    """Asks over HTTP/1.1."""
 
     def ask(self, message: bytes) -> bytes:
         """The body that answers a message of `http_message`; AssertionError where it is no 200."""
-        self._socket.sendall(message)
-        told = self._socket.recv(262_144)
+        told = self._send(message)
         while (end := told.find(b"\r\n\r\n")) < 0:
-            told += self._socket.recv(262_144)
+            told += self._more()
         at = told.index(b"ontent-length: ") + 15
         size = end + 4 + int(told[at : told.index(b"\r", at)])
         while len(told) < size:
-            told += self._socket.recv(262_144)
+            told += self._more()
         assert told.startswith(b"HTTP/1.1 200"), told[:500]
         return told[end + 4 :]
 
-    def close(self) -> None:
-        """End the connection."""
-        self._socket.close()
 
-
-class Frames:
-    """One connection to the Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(str(path))
+class Frames(Caller):
+    """Asks in frames."""
 
     def ask(self, message: bytes) -> bytes:
         """The envelope that answers a message of `frame_message`."""
-        self._socket.sendall(message)
-        told = self._socket.recv(262_144)
+        told = self._send(message)
         while len(told) < LENGTH_BYTES:
-            told += self._socket.recv(262_144)
+            told += self._more()
         size = LENGTH_BYTES + int.from_bytes(told[:LENGTH_BYTES], "big")
         while len(told) < size:
-            told += self._socket.recv(262_144)
+            told += self._more()
         return told[LENGTH_BYTES:]
-
-    def close(self) -> None:
-        """End the connection."""
-        self._socket.close()
 
 
 def http_message(path: str, body: bytes) -> bytes:

@@ -37,7 +37,7 @@ from features import catalog
 from features.venue import Venue
 from models import registry
 from models.bundle import Bundle
-from pipelines import simulate
+from pipelines import demo, simulate
 from pipelines.events import event_batches
 from pipelines.store import Dataset
 from pipelines.train import train_model
@@ -64,7 +64,7 @@ class Size(NamedTuple):
     seconds: float  # of each load
 
 
-WHOLE = Size(3_000, 12.0, 10_000, 8.0)
+WHOLE = Size(demo.VENUE_ACCOUNTS, demo.VENUE_DAYS, 6_000, 8.0)
 QUICK = Size(1_000, 8.0, 1_000, 2.0)
 
 
@@ -150,7 +150,8 @@ def against_targets(found: dict[str, Any]) -> dict[str, Any]:
 
 def loads(case: Case, folder: Path, seconds: float) -> list[dict[str, Any]]:
     """Print and return what many callers get that each wait for their answers."""
-    print(f"{'':<34} {'answers/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'p99.9 ms':>9} {'refused':>8} {'errors':>7}")
+    heads = ("answers/s", "p50 ms", "p99 ms", "p99.9 ms", "refused", "errors")
+    print(f"{'':<34} " + " ".join(f"{head:>9}" for head in heads))
     found = []
     for workers in (1, 2):
         running = perprisk(case.bundle.path, case.dataset, folder / f"load-{workers}", "group", workers)
@@ -159,10 +160,10 @@ def loads(case: Case, folder: Path, seconds: float) -> list[dict[str, Any]]:
                 for connections in (16, 64):
                     one = asking.asked_at_once(door, connections, seconds, case.names)
                     found.append({"way": way, "workers": workers, "connections": connections, **one})
+                    asked = f"{way}, {workers} worker{'s' * (workers > 1)}, {connections} connections"
                     print(
-                        f"{way:<6} {workers} worker{'s' * (workers > 1):<1} {connections:>3} connections"
-                        f"{'':<6} {one['answers_per_s']:>10,.0f} {one['p50_ms']:>8.2f} {one['p99_ms']:>8.2f}"
-                        f" {one['p99.9_ms']:>9.2f} {one['refused']:>8.0f} {one['errors']:>7.0f}"
+                        f"{asked:<34} {one['answers_per_s']:>9,.0f} {one['p50_ms']:>9.2f} {one['p99_ms']:>9.2f}"
+                        f" {one['p99.9_ms']:>9.2f} {one['refused']:>9,.0f} {one['errors']:>9,.0f}"
                     )
     return found
 
@@ -184,7 +185,7 @@ def run(model: Path | None, dataset: Path | None, size: Size) -> dict[str, Any]:
         folder = Path(place)
         if model is None or dataset is None:
             model, dataset = folder / "model", folder / "dataset"
-            simulate.run(dataset, size.accounts, size.days, 7)
+            simulate.run(dataset, size.accounts, size.days, demo.VENUE_SEED)
             train_model([dataset], model, None, registry.default_uri(folder))
         (folder / "reference").mkdir()
         models = {
@@ -201,7 +202,7 @@ def run(model: Path | None, dataset: Path | None, size: Size) -> dict[str, Any]:
                 found["loads"] = loads(case, folder, size.seconds)
     found["load_average_after"] = os.getloadavg()
     before, after = (found[f"load_average_{when}"][0] for when in ("before", "after"))
-    print(f"\n{os.cpu_count()} processors; load of the machine in a minute: {before:.1f} before, {after:.1f} after")
+    print(f"\n{os.cpu_count()} processors; load in a minute: {before:.1f} before, {after:.1f} after")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Ways to an answer about one account, each as a function of the number of a question; see `benchmarks.serving_speed`."""
+"""Ways to an answer about one account, each a function of a question's number; see `benchmarks.serving_speed`."""
 
 from __future__ import annotations
 
