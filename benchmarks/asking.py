@@ -40,7 +40,8 @@ class Tally:
         taken = np.array(self.answered_s or [np.nan]) * 1e3
         middle, tail, far = np.percentile(taken, (50, 99, 99.9)).tolist()
         return {
-            "answers_per_s": len(self.answered_s) / seconds, "p50_ms": middle, "p99_ms": tail, "p99.9_ms": far,
+            "answers_per_s": len(self.answered_s) / seconds,
+            "p50_ms": middle, "p99_ms": tail, "p99.9_ms": far,
             "refused": self.refused, "errors": self.errors,
         }  # fmt: skip
 

@@ -36,7 +36,7 @@ def venue(accounts: int = ACCOUNTS, markets: int = MARKETS, fills: int = FILLS, 
 
 
 def reference_bundle(folder: Path, seed: int = 1, grown_on: Venue | None = None) -> Bundle:
-    """Write the model into the empty `folder` and open it; trees grow on `grown_on`, or a venue made for it."""
+    """Write the model into the empty `folder` and open it; trees grow on `grown_on` or a venue of its own."""
     rows = (venue() if grown_on is None else grown_on).open_vectors().features
     chance = np.random.default_rng(seed)
     priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]

@@ -1,13 +1,15 @@
-"""Services as processes of their own, and callers of them that cost little: plain sockets, one question at a time."""
+"""Services as processes of their own, and callers that cost little: plain sockets, one question at a time."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +54,10 @@ def running(
 def perprisk(
     model: Path, dataset: Path, folder: Path, audit: str, workers: int = 1
 ) -> Iterator[tuple[int, int, Path]]:
-    """`perprisk serve` with logs in a new `folder`; gives process id, port and Unix socket."""
+    """`perprisk serve` with logs in a new `folder`; gives process id, port and Unix socket.
+
+    Its first look at all accounts is awaited, which is the only one as long as no event comes.
+    """
     folder.mkdir()
     path = folder / "socket"
     command = [str(PERPRISK), "serve", "--model", str(model), "--dataset", str(dataset), "--port", "0",
@@ -63,7 +68,9 @@ def perprisk(
     }
     with running(command, folder, environment) as (process, said):
         address = awaited(lambda: _SERVING.search(said.read_bytes()), said, process)
-        yield process, int(address[1]), path
+        port = int(address[1])
+        awaited(lambda: _looked_at_everybody(port), said, process)
+        yield process, port, path
 
 
 @contextmanager
@@ -90,6 +97,15 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def _looked_at_everybody(port: int) -> bool:
+    """Whether the first look for alerts is over in every worker that a few connections meet."""
+    for _ in range(8):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/alerts") as reply:
+            if not json.load(reply)["rounds"]:
+                return False
+    return True
 
 
 def _listens(port: int) -> bool:

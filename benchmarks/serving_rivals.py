@@ -27,14 +27,20 @@ GRAPH = "PERPRISK_RIVAL_GRAPH"
 def columns_of_graph(bundle: Bundle) -> npt.NDArray[np.int64]:
     """Columns of the catalogue that a bundle's graph reads, in order."""
     import onnx
+    from onnx import numpy_helper
 
     graph = onnx.load_from_string(bundle.graph).graph
-    trees = set()
+    constants = {constant.name: constant for constant in graph.initializer}
+    read: set[int] = set()
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "nodes_featureids":
-                trees.update(attribute.ints)
-    return np.array(sorted(trees), np.int64)
+        if graph.input[0].name not in node.input:
+            continue
+        if node.op_type == "Gather":
+            read.update(numpy_helper.to_array(constants[node.input[1]]).ravel().tolist())
+        else:
+            (splits,) = (each.ints for each in node.attribute if each.name == "nodes_featureids")
+            read.update(splits)
+    return np.array(sorted(read), np.int64)
 
 
 def narrow_graph(bundle: Bundle, columns: npt.NDArray[np.int64]) -> bytes:

@@ -1,4 +1,4 @@
-"""Ways to an answer about one account, each a function of a question's number; see `benchmarks.serving_speed`."""
+"""Ways to an answer about one account, each a function of a question's number, for `serving_speed.py`."""
 
 from __future__ import annotations
 
