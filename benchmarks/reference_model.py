@@ -35,9 +35,9 @@ def venue(accounts: int = ACCOUNTS, markets: int = MARKETS, fills: int = FILLS, 
     return made
 
 
-def reference_bundle(folder: Path, seed: int = 1) -> Bundle:
-    """Write the model into the empty `folder` and open it."""
-    rows = venue().open_vectors().features
+def reference_bundle(folder: Path, seed: int = 1, grown_on: Venue | None = None) -> Bundle:
+    """Write the model into the empty `folder` and open it; trees grow on `grown_on` or a venue of its own."""
+    rows = (venue() if grown_on is None else grown_on).open_vectors().features
     chance = np.random.default_rng(seed)
     priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
     told = [
@@ -61,6 +61,7 @@ def reference_bundle(folder: Path, seed: int = 1) -> Bundle:
         "tree_features": [catalog.NAMES[column] for column in columns],
         "baseline_levels": {name: dict.fromkeys(baselines.TARGETS, 0.0) for name in baselines.BASELINES},
         "mean_severity": INTERCEPTS["severity"],
+        "unknown_severity": INTERCEPTS["severity"],
         "usual": {"effective_buffer_over_notional": 0.1, "sigma_day": 0.05, "margin_ratio": 2.0},
     }
     fingerprint = catalog.fingerprint()
