@@ -30,6 +30,7 @@ from pipelines.serve import bind
 from serving.codec import JSON
 from serving.front import Front
 from serving.http import server_config
+from serving.ladder import Levels
 from serving.scorer import Scores
 from serving.service import Service
 from serving.wire import ModelAnswer
@@ -47,7 +48,7 @@ class BusyScorer(FakeScorer):
         super().__init__()
         self._busy_s = busy_us / 1e6
 
-    def score(self, vectors: Vectors) -> Scores:
+    def score(self, vectors: Vectors, _levels: Levels | None = None) -> Scores:
         until = time.perf_counter() + self._busy_s
         scores = super().score(vectors)
         while time.perf_counter() < until:

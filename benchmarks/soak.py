@@ -288,8 +288,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         closed = one["descriptors_grew"] <= 0
         good = good and flat and closed
         print(
-            f"worker {number}: {'flat' if flat else 'NOT FLAT'}, {one['mib_an_hour']:+.2f} MiB an hour by least"
-            f" squares from minute {one['from_minute']:.0f} on ({one['grew_mib']:+.2f} MiB in all);"
+            f"worker {number}: {'flat' if flat else 'NOT FLAT'}, {one['mib_an_hour']:+.2f} MiB an hour by"
+            f" least squares from minute {one['from_minute']:.0f} on ({one['grew_mib']:+.2f} MiB in all);"
             f" {'no descriptor more' if closed else 'DESCRIPTORS GROW'}, {one['descriptors'][0]} to"
             f" {one['descriptors'][1]}"
         )
