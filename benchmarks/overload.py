@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 import uvloop
 
 from benchmarks.programs import finish
 from features.venue import Vectors
-from pipelines import answering, serve
+from pipelines.serve import bind
 from serving.codec import JSON
+from serving.front import Front
+from serving.http import server_config
+from serving.ladder import Levels
 from serving.scorer import Scores
 from serving.service import Service
 from serving.wire import ModelAnswer
@@ -44,7 +48,7 @@ class BusyScorer(FakeScorer):
         super().__init__()
         self._busy_s = busy_us / 1e6
 
-    def score(self, vectors: Vectors) -> Scores:
+    def score(self, vectors: Vectors, _levels: Levels | None = None) -> Scores:
         until = time.perf_counter() + self._busy_s
         scores = super().score(vectors)
         while time.perf_counter() < until:
@@ -58,8 +62,11 @@ def service(busy_us: float) -> None:
     for name in ACCOUNTS:
         engine.score(question(name))
     engine.scorer = BusyScorer(busy_us)
-    with closing(serve.bind("127.0.0.1", 0)) as listener:
-        answering.serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
+    with closing(bind("127.0.0.1", 0)) as listener:
+        listener.listen(1_024)
+        print(f"serving on http://127.0.0.1:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
+        front = Front(Service(engine, ModelAnswer("fake-1", "f", "card")))
+        uvicorn.Server(server_config(front)).run(sockets=[listener])
 
 
 class Caller(asyncio.Protocol):

@@ -3,8 +3,8 @@
     python -m benchmarks.soak [--minutes 60] [--model MODEL] [--accounts N]
 
 A simulated venue is served by the real `perprisk serve` with two workers and every answer on record. What it
-can answer to callers that wait is measured first, while events come in as they will; then these callers ask by
-the clock at 70% of that. Once a minute the resident memory and the open descriptors of every worker are read.
+can answer to callers that wait is measured first, while events come in as they will; then these callers ask
+by the clock at 70% of that. Once a minute resident memory and open descriptors of every worker are read.
 Without a MODEL one is made whose hazards are the prior's: the same path of an answer, without trees.
 """
 
@@ -289,7 +289,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         good = good and flat and closed
         print(
             f"worker {number}: {'flat' if flat else 'NOT FLAT'}, {one['mib_an_hour']:+.2f} MiB an hour by"
-            f" squares minute {one['from_minute']:.0f} on ({one['grew_mib']:+.2f} MiB in all);"
+            f" least squares from minute {one['from_minute']:.0f} on ({one['grew_mib']:+.2f} MiB in all);"
             f" {'no descriptor more' if closed else 'DESCRIPTORS GROW'}, {one['descriptors'][0]} to"
             f" {one['descriptors'][1]}"
         )
