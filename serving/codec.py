@@ -49,6 +49,23 @@ class Codec(NamedTuple):
                 raise RefusalError(422, "invalid", f"{field}: numbers must be finite", field) from None
             raise RefusalError(400, f"bad_{self.name}", str(error)[:_LONGEST_MESSAGE]) from None
 
+    def question(self, kind: Any, body: bytes) -> Any:
+        """`decode`, and 422 for a field that is there twice: nobody can say which of the two was meant.
+
+        For questions, which are small; in events the last one counts, as JSON's readers commonly have it.
+        """
+        asked = self.decode(kind, body)
+        if self is JSON:
+            json.loads(body, object_pairs_hook=_once)
+        return asked
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)[:_LONGEST_MESSAGE]
+        raise RefusalError(422, "invalid", f"{twice}: is there twice", twice)
+
 
 JSON = Codec("json", "application/json")
 MSGPACK = Codec("msgpack", "application/msgpack")

@@ -235,11 +235,11 @@ class Service:
         return answer
 
     def _score(self, call: Call) -> Reply:
-        asked = self._ask(call.codec.decode(ScoreRequest, call.body))
+        asked = self._ask(call.codec.question(ScoreRequest, call.body))
         return self._given("/v1/score", call, asked, asked.answers[0])
 
     def _batch(self, call: Call) -> Reply:
-        asked = self._ask(call.codec.decode(BatchRequest, call.body))
+        asked = self._ask(call.codec.question(BatchRequest, call.body))
         return self._given("/v1/score/batch", call, asked, BatchAnswer(asked.answers, asked.unknown))
 
     def _ask(self, request: ScoreRequest | BatchRequest) -> Asked:
