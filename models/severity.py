@@ -99,7 +99,11 @@ def fit_severity(rows: Rows, columns: list[int], seed: int) -> Severity:
         np.clip(rows.shortfall_usd[chosen] / gross, 0.0, 1.0),
         1.0 / np.bincount(account)[account],
         account,
-        folds_of(rows.time_us[chosen], end_us[chosen], np.ones(len(chosen), bool)),
+        [
+            fold
+            for fold in folds_of(rows.time_us[chosen], end_us[chosen], np.ones(len(chosen), bool))
+            if len(fold.training) and len(fold.validation)  # purging may leave nothing on a short record
+        ],
     )
     fitted = line if _is_nearer(cases) else constant
     base = fitted(cases, slice(None)) if fitted is line else Line(mean, 0.0)

@@ -231,7 +231,15 @@ def test_the_run_and_the_card_say_what_was_tried(
 
 
 def test_the_card_names_the_heads_that_were_tuned() -> None:
-    head = {"rows": 1, "events": 1, "accounts": 1, "slope": 1.0, "intercept": 0.1, "fitted": "constant"}
+    head = {
+        "rows": 1,
+        "events": 1,
+        "accounts": 1,
+        "slope": 1.0,
+        "intercept": 0.1,
+        "fitted": "constant",
+        "rounds": 0,
+    }
     model = {"datasets": [], "warning": None, "tuned_trials": 9}
 
     def line(*chosen: bool) -> str:

@@ -18,8 +18,9 @@ from features.venue import Vectors
 from serving import alerts as module
 from serving.alert import Alert, AlertsAnswer, chosen_levels, lead_time_h, levels
 from serving.alerts import CALM_ROUNDS, CURED, LISTED, Alerts
-from serving.app import create_app
+from serving.app import App
 from serving.engine import Engine
+from serving.front import Front
 from serving.scorer import Scores
 from serving.service import Service
 from serving.wire import ModelAnswer, RefusalError
@@ -284,7 +285,7 @@ def test_a_start_finds_what_stands_anew(desk: Desk) -> None:
 def test_the_service_looks_while_it_answers_and_tells(desk: Desk) -> None:
     desk.say("ann", CRITICAL)
     service = Service(desk.engine, ModelAnswer("fake-1", "f" * 64, ""), alerts=desk.alerts)
-    app = create_app(service)
+    app = App(Front(service))
 
     async def ask() -> AlertsAnswer:
         transport = httpx.ASGITransport(app=app)

@@ -11,6 +11,7 @@ import pytest
 
 from exchange.errors import InputError
 from features import catalog
+from features.emit import FIGURES
 from serving import audit as writer
 from serving.audit import Audit, policy_version
 from serving.chain import files_of, records_of, verify
@@ -46,9 +47,9 @@ def test_an_answer_is_in_the_log_as_it_was_sent(service: Service, tmp_path: Path
     assert two.content.answer == second.body
     assert (two.content.route, two.content.codec) == ("/v1/score/batch", "msgpack")
     assert two.content.row_of == [0, None]  # the second has no position, the third is nobody
-    features, figures = two.rows(15)
+    features, figures = two.rows(FIGURES)
     vectors = service.engine.venue.vectors([service.engine.venue.find_account("bob")])
-    assert features.tobytes() == vectors.features.tobytes()
+    assert features[:1].tobytes() == vectors.features.tobytes()
     assert figures.tobytes() == vectors.figures.tobytes()
 
 
@@ -60,7 +61,7 @@ def test_what_is_refused_is_no_answer(service: Service, tmp_path: Path) -> None:
 def test_an_account_without_a_position_has_no_row(service: Service, tmp_path: Path) -> None:
     assert ask(service, body={"account_id": "cem"}).status == 200
     (record,) = (record for record in records(tmp_path / "audit") if isinstance(record.content, Answered))
-    features, figures = record.rows(15)
+    features, figures = record.rows(FIGURES)
     assert (len(features), len(figures)) == (0, 0)
 
 

@@ -13,6 +13,7 @@ import pytest
 from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
+from features.emit import FEATURES, FIGURES
 from features.venue import Venue
 from models.bundle import Bundle
 from pipelines import audit as stage
@@ -105,8 +106,8 @@ def test_another_answer_in_the_record_is_told(
             forged.reads(content.model_version, np.array([catalog.index(name) for name in content.features]))
             width = len(content.features)
         elif isinstance(content, Answered):
-            features, figures = record.rows(15)
-            whole = np.full((len(features), 90), np.nan)
+            features, figures = record.rows(FIGURES)
+            whole = np.full((len(features), FEATURES), np.nan)
             whole[:, forged._reading.columns] = features  # type: ignore[union-attr]
             assert width == features.shape[1] or not len(features)
             answer = content.answer.replace(b'"status":"ok"', b'"status":"fallback"')

@@ -19,7 +19,7 @@ from pipelines.store import Dataset
 from serving.engine import Engine
 from serving.ladder import ROWS, Ladder, Ladders, levels_in, levels_of, stacked
 from serving.policy import RUNGS, cost_of_liquidation, level
-from serving.questions import recomputed
+from serving.questions import Evidence, Numbers, Scoring, numbers_of, scored
 from serving.scorer import Scorer
 from serving.whatif import Trial
 from serving.wire import Answer, BatchRequest, Order, ScoreRequest, SentAccount, SentPosition
@@ -190,6 +190,12 @@ def test_answers_are_recomputed_from_their_evidence(scorer: Scorer, venue: Venue
     assert asked[0].answers == singles
     # fewer levels are read for many accounts than for one
     assert len(asked[0].evidence(0).ladders.features[0]) <= ROWS  # type: ignore[union-attr]
+
+
+def recomputed(scorer: Scoring, evidence: Evidence) -> Numbers:
+    """The numbers of an answer, from its evidence alone."""
+    scores = scored(scorer, evidence)
+    return Numbers() if scores is None else numbers_of(scores, 0)
 
 
 def told_of(answer: Answer) -> tuple[object, ...]:

@@ -88,7 +88,7 @@ def test_they_add_up_at_the_edges_too(
 
 def test_the_score_is_that_of_the_day(bundle: Bundle, explainer: Explainer, vectors: Vectors) -> None:
     """The logits of the three hazards, each weighted by its share of what adds up to the probability."""
-    pd = Scorer(bundle).score(vectors).pd
+    pd = Scorer(bundle).assess(vectors).pd
     survival = 1.0 - pd[:, :3]
     hazards = 1.0 - survival / np.column_stack([np.ones(len(pd)), survival[:, :2]])
     cumulated = -np.log1p(-hazards)
