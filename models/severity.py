@@ -66,6 +66,10 @@ class Severity(NamedTuple):
     """The most that the head can say: what is said where its inputs are missing."""
 
 
+LEAF_ROWS = 50
+"""Fewest rows in a leaf of a tree."""
+
+
 @dataclass(frozen=True)
 class Cases:
     """Rows before negative equity: what is known of them, the share of notional lost, and weights."""
@@ -168,10 +172,10 @@ def _too_few(cases: Cases) -> bool:
 
 def _grow(cases: Cases, fit: Fit, base: Line, seed: int) -> tuple[lgb.Booster | None, int]:
     """Trees of what the base misses, in units of its slope: none, unless they are clearly nearer."""
-    if _too_few(cases):
-        return None, 0
+    if _too_few(cases) or min(len(fold.training) for fold in cases.folds) < 2 * LEAF_ROWS:
+        return None, 0  # of fewer rows no tree can make two leaves
     parameters = PARAMETERS | {
-        "objective": "regression", "boost_from_average": False, "min_data_in_leaf": 50, "seed": seed
+        "objective": "regression", "boost_from_average": False, "min_data_in_leaf": LEAF_ROWS, "seed": seed
     }  # fmt: skip
 
     def grown(chosen: Integers | slice, over: Line, rounds: int) -> lgb.Booster:

@@ -50,7 +50,9 @@ class App:
             # names of accounts may hold slashes
             paths.append(Path(path.replace("_id}", "_id:path}"), endpoint, methods=[method]))
         self._others = Starlette(
-            routes=paths, exception_handlers={HTTPException: self._no_such_route}, lifespan=self._lifespan
+            routes=paths,
+            exception_handlers={HTTPException: self._no_such_route},
+            lifespan=lambda _app: self.lifespan(),
         )
         self._others.router.redirect_slashes = False
 
@@ -79,7 +81,8 @@ class App:
         return Response(reply.body, reply.status, error.headers, reply.media_type)
 
     @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
+        """What goes on while the application answers."""
         service = self.front.service
         tasks = [asyncio.create_task(work) for work in service.work()]
         frames = nullcontext() if self._unix is None else listening(self.front, self._unix)

@@ -148,7 +148,7 @@ def test_nothing_is_made_of_noise() -> None:
 
 
 def test_labels_that_mean_nothing_leave_the_model_as_it_was() -> None:
-    rows = permuted(made_rows(5, days=14), 6)
+    rows = permuted(made_rows(5, days=14), 7)
     plain, heard = train(rows), []
     searched = train(rows, tuning=Tuning(3, heard.append))
     assert graph(searched) == graph(plain)

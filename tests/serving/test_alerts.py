@@ -21,6 +21,7 @@ from serving.alerts import CALM_ROUNDS, CURED, LISTED, Alerts
 from serving.app import App
 from serving.engine import Engine
 from serving.front import Front
+from serving.ladder import Levels
 from serving.scorer import Scores
 from serving.service import Service
 from serving.wire import ModelAnswer, RefusalError
@@ -35,8 +36,8 @@ class Told(FakeScorer):
         super().__init__()
         self.pd: dict[int, Sequence[float]] = {}
 
-    def score(self, vectors: Vectors) -> Scores:
-        scores = super().score(vectors)
+    def score(self, vectors: Vectors, levels: Levels | None = None) -> Scores:
+        scores = super().score(vectors, levels)
         for row, key in enumerate(vectors.account.tolist()):
             scores.pd[row, :3] = self.pd.get(key, (0.0, 0.0, 0.0))
             scores.fallback[row] = "model_gave_no_number" if math.isnan(scores.pd[row, 0]) else None
@@ -289,7 +290,7 @@ def test_the_service_looks_while_it_answers_and_tells(desk: Desk) -> None:
 
     async def ask() -> AlertsAnswer:
         transport = httpx.ASGITransport(app=app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+        async with app.lifespan(), httpx.AsyncClient(transport=transport) as client:
             while True:
                 reply = await client.get("http://127.0.0.1/v1/alerts")
                 answer = msgspec.json.decode(reply.content, type=AlertsAnswer)
