@@ -333,11 +333,13 @@ import sys
 from contextlib import closing
 from pipelines.answering import serve, start_engine
 from pipelines.serve import begin, bind
+from pipelines.warmup import warm_up
 from serving.service import Service
 from serving.wire import ModelAnswer
 from tests.serving.started import setting
 from tests.serving.stories import FakeScorer
 with closing(bind("127.0.0.1", 0)) as listener:
+    warm_up(FakeScorer())
     begun = begin(None)
     engine = start_engine(setting(begun, sys.argv[1]), FakeScorer(), begun.known)
     serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
