@@ -53,6 +53,9 @@ def columns_of_reasons() -> set[int]:
     return {*_OF_PRIOR, *_CREDITED, *(catalog.index(plain) for plain in _SAME_THING.values())}
 
 
+_CODES = [name.upper() for name in catalog.NAMES]
+
+
 class Reason(NamedTuple):
     """One reason: a stable code, the feature, its value and what it adds to the score (logit)."""
 
@@ -76,8 +79,8 @@ class Explanation(NamedTuple):
 
 
 @compiled
-def _prior_logit(head: int, account: Floats, usual: Floats, players: int) -> float:
-    """The structural prior of one hazard where the players in the bit set are the account's, the rest usual.
+def _prior_logits(account: Floats, usual: Floats, players: int, out: Floats) -> None:
+    """The structural prior of each hazard where the players in the bit set are the account's, the rest usual.
 
     Players are the buffer and the sigma a day, both over notional, the margin ratio, the venue's forecast.
     With both buffer and sigma the account is as far off as it says (its last column): of an isolated one,
@@ -88,30 +91,61 @@ def _prior_logit(head: int, account: Floats, usual: Floats, players: int) -> flo
     ratio = account[2] if players & 4 else usual[2]
     forecast = account[3] if players & 8 else usual[3]
     distance = account[PLAYERS] if players & 3 == 3 else buffer / sigma
-    return logit(prior_hazards(distance, ratio, forecast)[head])
+    first, second, third = prior_hazards(distance, ratio, forecast)
+    out[0] = logit(first)
+    out[1] = logit(second)
+    out[2] = logit(third)
 
 
 @compiled
-def _prior_parts(head: int, accounts: Floats, usual: Floats, out: Floats) -> float:
-    """Shapley values of the four players against `usual`, out (n, 4); the prior of the usual account.
+def _prior_parts(accounts: Floats, usual: Floats, out: Floats) -> Floats:
+    """Shapley values of the four players against `usual`, out (heads, n, 4); the priors of the usual account.
 
     A player's value is the mean, over all orders in which they may come, of what it adds when it comes:
-    3! 0! of the 4! orders have nobody before it, 1! 2! each pair of a given one, and so on.
+    3! 0! of the 4! orders have nobody before it, 1! 2! each pair of a given one, and so on. Each of the 16
+    sets of players is looked at once.
     """
     share = (1.0 / 4.0, 1.0 / 12.0, 1.0 / 12.0, 1.0 / 4.0)
+    logits = np.empty((1 << PLAYERS, 3))
     for row in range(len(accounts)):
-        for player in range(PLAYERS):
-            total = 0.0
-            for others in range(1 << PLAYERS):
-                if others & (1 << player):
-                    continue
-                before = 0
-                for other in range(PLAYERS):
-                    before += (others >> other) & 1
-                added = _prior_logit(head, accounts[row], usual, others | (1 << player))
-                total += share[before] * (added - _prior_logit(head, accounts[row], usual, others))
-            out[row, player] = total
-    return _prior_logit(head, usual, usual, 0)
+        for players in range(1 << PLAYERS):
+            _prior_logits(accounts[row], usual, players, logits[players])
+        for head in range(3):
+            for player in range(PLAYERS):
+                total = 0.0
+                for others in range(1 << PLAYERS):
+                    if others & (1 << player):
+                        continue
+                    before = 0
+                    for other in range(PLAYERS):
+                        before += (others >> other) & 1
+                    added = logits[others | (1 << player), head]
+                    total += share[before] * (added - logits[others, head])
+                out[head, row, player] = total
+    of_usual = np.empty(3)
+    _prior_logits(usual, usual, 0, of_usual)
+    return of_usual
+
+
+@compiled
+def _strongest(contributions: Floats, found: npt.NDArray[np.int64]) -> None:
+    """Columns of the largest contributions of each row, the strongest first; -1 where none weighs enough."""
+    for row in range(len(contributions)):
+        least = 0.0
+        for place in range(found.shape[1]):
+            found[row, place] = -1
+            top = 0.0
+            for k in range(contributions.shape[1]):
+                value = contributions[row, k]
+                if value > top and value >= least:
+                    is_new = True
+                    for before in range(place):
+                        is_new = is_new and found[row, before] != k
+                    if is_new:
+                        top = value
+                        found[row, place] = k
+            if place == 0:
+                least = LEAST_SHARE * top
 
 
 class Explainer:
@@ -140,13 +174,13 @@ class Explainer:
             sigma = accounts[:, 0] / accounts[:, 1]  # what the kernel divided the buffer by
         accounts = np.column_stack([accounts, accounts[:, 1]])
         accounts[:, 1] = np.where(np.isfinite(sigma) & (sigma > 0.0), sigma, self._usual[1])
-        parts = np.empty((len(features), PLAYERS))
+        parts = np.empty((len(HAZARDS), len(features), PLAYERS))
+        usual = _prior_parts(accounts, self._usual, parts)
         for k, (head, trees) in enumerate(zip(self._heads, self._trees, strict=True)):
             weight = weights[:, k] * head["slope"]
             contributions += weight[:, None] * trees.contributions(features)
-            usual = _prior_parts(k, accounts, self._usual, parts)
-            base += weights[:, k] * head["intercept"] + weight * (usual + trees.expected)
-            contributions[:, _CREDITED] += weight[:, None] * parts
+            base += weights[:, k] * head["intercept"] + weight * (usual[k] + trees.expected)
+            contributions[:, _CREDITED] += weight[:, None] * parts[k]
         return Explanation((weights * logits).sum(axis=1), base, contributions)
 
     def explain(self, features: Floats) -> list[Sequence[Reason]]:
@@ -157,17 +191,13 @@ class Explainer:
         for name, plain in _SAME_THING.items():
             contributions[:, catalog.index(plain)] += contributions[:, catalog.index(name)]
             contributions[:, catalog.index(name)] = 0.0
-        found: list[Sequence[Reason]] = []
-        for row, values in enumerate(contributions):
-            order = np.argsort(-values, kind="stable")[:MOST_REASONS]
-            least = LEAST_SHARE * max(float(values[order[0]]), 0.0)
-            found.append(
-                tuple(
-                    Reason(
-                        catalog.NAMES[k].upper(), catalog.NAMES[k], float(features[row, k]), float(values[k])
-                    )
-                    for k in order
-                    if values[k] > 0.0 and values[k] >= least
-                )
+        columns = np.empty((len(features), MOST_REASONS), np.int64)
+        _strongest(contributions, columns)
+        return [
+            tuple(
+                Reason(_CODES[k], catalog.NAMES[k], float(features[row, k]), float(contributions[row, k]))
+                for k in chosen
+                if k >= 0
             )
-        return found
+            for row, chosen in enumerate(columns.tolist())
+        ]
