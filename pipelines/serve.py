@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from exchange.errors import InputError
 from features.venue import Venue
 from pipelines.addresses import checked
-from pipelines.answering import METRICS_FOLDER, Setting, answer, read_bundle
+from pipelines.answering import METRICS_FOLDER, Setting, answer, read_model
 from pipelines.events import event_batches
 from pipelines.keys import open_keys
 from pipelines.options import Options
@@ -60,7 +60,7 @@ def run(options: Options) -> int:
     workers cannot be kept alive.
     """
     logs.set_up()
-    read_bundle(options.model, options.trust)
+    read_model(options.model, options.trust)  # a model that cannot answer is told of before anything is begun
     open_keys(options.keys)
     chosen_levels(options.alerts)
     with ExitStack() as held:

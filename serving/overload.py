@@ -2,9 +2,9 @@
 
 Answers are computed in the event loop, one after the other. What a turn of the loop finds ready is therefore
 the queue, and nobody sees its length. So a turn has a budget of time: its first request notes the time,
-those that come up after the budget is spent are refused before they are read, which costs a small part of an
-answer, and the next turn begins anew. Whoever is admitted has waited for one turn at most, and waits for one
-budget.
+those that come up after the budget is spent (all but one) are refused before they are read, which costs a
+small part of an answer, and the next turn begins anew. Whoever is admitted has waited for one turn at most,
+and waits for one budget.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Overload:
         self._clock = clock
         self._call_soon = call_soon
         self._ends: float | None = None
+        self._is_late = False
+        """Whether the one request that a turn admits after its time was admitted."""
         self._held_bytes = 0
 
     def admits(self) -> bool:
@@ -43,6 +45,11 @@ class Overload:
             (self._call_soon or asyncio.get_running_loop().call_soon)(self._begin_turn)
             return True
         if self._clock() < self._ends:
+            return True
+        if not self._is_late:
+            # what came in answer to the work that took so long may be seen before the turn is over: a caller
+            # that sends one request after the other must never be refused for the one before
+            self._is_late = True
             return True
         self.refused += 1
         return False
@@ -62,3 +69,4 @@ class Overload:
 
     def _begin_turn(self) -> None:
         self._ends = None
+        self._is_late = False

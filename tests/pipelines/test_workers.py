@@ -41,6 +41,9 @@ class Venue:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(child) for child in children.split()]
 
+    def until_ready(self) -> None:
+        self.until(lambda: self("GET", "/health/ready").status_code == 200)
+
     def until(self, holds: Callable[[], bool]) -> None:
         ends = time.monotonic() + PATIENCE_S
         while not holds():

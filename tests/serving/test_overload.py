@@ -49,6 +49,7 @@ def test_a_turn_has_a_budget_of_time_and_the_next_begins_anew() -> None:
             loop.now_s += took_s
             assert overload.admits()
         loop.now_s = begun_s + 0.0201
+        assert overload.admits()  # perhaps of a caller whose last request took all the time
         assert not overload.admits()
         assert not overload.admits()
         assert len(loop.next) == 1
@@ -81,6 +82,7 @@ def spent(front: Front) -> Overload:
     front.overload = overload = loop.overload()
     assert overload.admits()
     loop.now_s += 1.0
+    assert overload.admits()
     return overload
 
 
