@@ -16,6 +16,9 @@ from tests.models.made_rows import START_US, made_rows
 COLUMNS = ("margin_ratio", "buffer_over_sigma", "position_over_depth")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def window() -> Window:
     rows = made_rows(3, days=30, accounts=40, extra=2.0)

@@ -14,6 +14,8 @@ from features import catalog
 from models.train import LOSS_FEATURES, TREE_FEATURES, targets, train
 from tests.models.made_rows import START_US, made_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def window() -> Window:
