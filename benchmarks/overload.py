@@ -126,12 +126,15 @@ class Load:
         self._after: Callable[[], None] = lambda: None
 
     async def connect(self, number: int) -> None:
-        """Open connections, each with a first question."""
+        """Open connections, each with a first question, and wait for its answer."""
         loop = asyncio.get_running_loop()
         for _ in range(number):
             _, caller = await loop.create_connection(lambda: Caller(self._note), "127.0.0.1", self._port)
             caller.ask(time.perf_counter(), 0)  # who asks nothing is closed after two seconds
             self._callers.append(caller)
+        while sum(map(len, self._seconds.values())) < number:  # code may still have to be compiled
+            await asyncio.sleep(0.01)
+        self.figures(1.0)
 
     async def capacity(self, callers: int, duration_s: float) -> float:
         """Answers a second to callers that wait for theirs."""

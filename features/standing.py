@@ -10,34 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.account import notional_usd, unrealised_usd
-from exchange.compiled import inlined, lean
+from exchange.compiled import inlined
 from features.arithmetic import over
 from features.behaviour import HABIT_HALF_LIFE_S, remaining
-from features.portfolio import gather, read_ahead, sum_pools
+from features.portfolio import gather, sum_pools
 from features.state import FILLED, NOW, POSITIONS, TRADED, Portfolio, State
 
 COLUMNS = (
     "equity_usd", "maintenance_usd", "margin_ratio", "effective_leverage", "net_leverage",
     "unrealised_return", "turnover", "fills",
 )  # fmt: skip
-
-
-@lean
-def stand_open(
-    state: State, accounts: int, folio: Portfolio, ids: npt.NDArray[np.int64], out: npt.NDArray[np.float64]
-) -> int:
-    """COLUMNS of every account among the first `accounts` that has an open position; their number.
-
-    `ids` and `out` have a row for each of them, in rising id order. NaN where something is not known; habits
-    count fills from the first one on.
-    """
-    rows = 0
-    for key in range(accounts):
-        read_ahead(state, key)
-        if stand(state, key, folio, out[rows]):
-            ids[rows] = key
-            rows += 1
-    return rows
 
 
 @inlined

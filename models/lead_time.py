@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.units import DAY_US, HOUR_US
+from exchange.units import HOUR_US
 from models import metrics as mt
 
 F64 = npt.NDArray[np.float64]
@@ -131,8 +131,3 @@ def _figures(hours: F64, weight: F64) -> F64:
         return np.array([0.0, np.nan, np.nan, np.nan])
     at = np.searchsorted(reached, np.array(QUARTILES) * reached[-1] * (1 - 1e-12), side="left")
     return np.concatenate(([share], hours[caught][order][at]))
-
-
-def days_of(defaults: Defaults) -> int:
-    """UTC days on which there was a default."""
-    return len(np.unique(defaults.time_us // DAY_US))

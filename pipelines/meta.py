@@ -15,7 +15,6 @@ from pipelines.times import format_time, parse_time_us
 
 META = "dataset.json"
 LARGEST_META = 10_000_000
-KNOWN = ("format", "version", "kind", "venue", "quote_asset", "start", "end", "gaps", "source", "seed")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from benchmarks import ablation as ab
-from benchmarks.windows import Window, known_by
-from exchange.units import DAY_US
+from benchmarks.windows import Window
 from features import catalog
 from models.train import TREE_FEATURES, targets, train
-from tests.models.made_rows import START_US, made_rows
+from tests.models.made_rows import made_window
 
 COLUMNS = ("margin_ratio", "buffer_over_sigma", "position_over_depth")
 
@@ -21,12 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def window() -> Window:
-    rows = made_rows(3, days=30, accounts=40, extra=2.0)
-    cut_us = START_US + 20 * DAY_US
-    later = rows.where(rows.time_us > cut_us)
-    everything = {target: np.ones(len(later.time_us), bool) for target in targets(later)}
-    end_us = int(later.time_us.max())
-    return Window(cut_us, end_us, known_by(rows, cut_us), later, everything)
+    return made_window(20, 30, extra=2.0)
 
 
 @pytest.fixture(scope="module")

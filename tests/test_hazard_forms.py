@@ -8,23 +8,18 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks import hazard_forms as hf
 from benchmarks.cases import cases, markdown, ranked
-from benchmarks.windows import Window, known_by
-from exchange.units import DAY_US
+from benchmarks.windows import Window
 from features import catalog
 from models.rows import Rows
 from models.train import targets, train
-from tests.models.made_rows import START_US, made_rows
+from tests.models.made_rows import made_window
 
 TREES = "in place, trees as walk-forward lets in"
 
 
 @pytest.fixture(scope="module")
 def window() -> Window:
-    rows = made_rows(3, days=24, accounts=40, extra=0.0)
-    cut_us = START_US + 16 * DAY_US
-    later = rows.where(rows.time_us > cut_us)
-    everything = {target: np.ones(len(later.time_us), bool) for target in targets(later)}
-    return Window(cut_us, int(later.time_us.max()), known_by(rows, cut_us), later, everything)
+    return made_window(16, 24, extra=0.0)
 
 
 @pytest.fixture(scope="module")

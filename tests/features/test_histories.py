@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features import catalog
 from features.events import FILL, FUNDING, TRANSFER
 from features.histories import WINDOWED, Fills, Funding, Marks, Standings, Transfers, stand_through
-from features.standing import COLUMNS, stand_open
+from features.standing import COLUMNS, stand
 from features.state import new_portfolio
 from features.venue import Venue
 from tests.features import streams
@@ -76,9 +76,10 @@ def live(rows: Sequence[Row], times: Sequence[int]) -> Standings:
     found, row = [], 0
     for time_us in times:
         row = venue.apply(events, row, time_us)
-        ids, values = np.empty(ACCOUNTS, np.int64), np.empty((ACCOUNTS, len(COLUMNS)))
-        count = stand_open(venue.state, ACCOUNTS, folio, ids, values)
-        for key, column in zip(ids[:count].tolist(), values, strict=False):
+        for key in range(ACCOUNTS):
+            column = np.empty(len(COLUMNS))
+            if not stand(venue.state, key, folio, column):
+                continue
             found.append((key, time_us, column))
             vector = streams.vector(venue, key)
             for name, value in zip(COLUMNS, column.tolist(), strict=True):

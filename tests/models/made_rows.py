@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
+from benchmarks.windows import Window, known_by
 from exchange.units import DAY_US, HOUR_US
 from features import catalog
 from features import emit as figure
 from features.structural import logit, mixed_hazards
 from models.labels import NEVER_US, NO_LABEL_END
 from models.rows import HORIZONS_US, Rows
-from models.train import TREE_FEATURES
+from models.train import TREE_FEATURES, targets
 
 START_US = 1_700_006_400_000_000  # a midnight
 EVERY_US = 4 * HOUR_US
@@ -88,3 +89,12 @@ def permuted(rows: Rows, seed: int) -> Rows:
         negative_us=moved(rows.negative_us),
         shortfall_usd=rows.shortfall_usd[other],
     )
+
+
+def made_window(training_days: int, days: int, extra: float) -> Window:
+    """Such rows, cut after the first days: what was known by then, and what is judged."""
+    rows = made_rows(3, days=days, accounts=40, extra=extra)
+    cut_us = START_US + training_days * DAY_US
+    later = rows.where(rows.time_us > cut_us)
+    everything = {target: np.ones(len(later.time_us), bool) for target in targets(later)}
+    return Window(cut_us, int(later.time_us.max()), known_by(rows, cut_us), later, everything)

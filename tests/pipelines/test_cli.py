@@ -389,6 +389,7 @@ import os, signal, sys, types
 from pathlib import Path
 import pipelines
 from pipelines import cli, output
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, and who inherits from it, ignore
 def stage(**_):
 {"".join(f"    {line}" + chr(10) for line in code.splitlines())}
 pipelines.check = types.SimpleNamespace(run=stage)
