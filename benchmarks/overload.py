@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 import uvloop
 
 from benchmarks.programs import finish
 from features.venue import Vectors
+from pipelines.answering import serve
 from pipelines.serve import bind
 from serving.codec import JSON
-from serving.front import Front
-from serving.http import server_config
 from serving.ladder import Levels
 from serving.scorer import Scores
 from serving.service import Service
@@ -63,10 +61,7 @@ def service(busy_us: float) -> None:
         engine.score(question(name))
     engine.scorer = BusyScorer(busy_us)
     with closing(bind("127.0.0.1", 0)) as listener:
-        listener.listen(1_024)
-        print(f"serving on http://127.0.0.1:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
-        front = Front(Service(engine, ModelAnswer("fake-1", "f", "card")))
-        uvicorn.Server(server_config(front)).run(sockets=[listener])
+        serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
 
 
 class Caller(asyncio.Protocol):

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
+from serving.crowd import Crowd
 from serving.front import Front
 from serving.service import Call, Reply, Route
 from serving.unix import listening
@@ -38,6 +39,7 @@ class App:
         self._unix = unix
         self.hot: dict[bytes, Route] = {}
         """Routes that take a body and have a plain path."""
+        self.crowd = Crowd(front.limits)
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         paths = []
         for route in front.service.routes:

@@ -79,6 +79,7 @@ class Protocol(HttpToolsProtocol):
         self.front = self.application.front
         self.limits = self.front.limits
         self._hot = self.application.hot
+        self._crowd = self.application.crowd
         self._in_head = self._in_message = False
         self._head_bytes = 0
         self._serial = 0
@@ -114,6 +115,7 @@ class Protocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._stuck = None
+        self._crowd.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -317,6 +319,10 @@ class Protocol(HttpToolsProtocol):
             return
         self._state = state
         self._late = False
+        if state is not None and state[0] in ("request", "head"):
+            self._crowd.join(self)
+        else:
+            self._crowd.leave(self)
         if state is None:
             self._due_s = math.inf
             return
@@ -332,6 +338,10 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
         if self._timer is None:
             self._timer = self.loop.call_at(self._due_s, self._look)
+
+    def turn_away(self) -> None:
+        """End a connection that brings no request where too many do not."""
+        self._refuse(RefusalError(503, "overloaded", "too many connections wait without a request"))
 
     def _look(self) -> None:
         self._timer = None

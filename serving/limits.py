@@ -29,6 +29,10 @@ class Limits(NamedTuple):
     """Seconds for which an answer may find no room at a caller that does not read."""
     connections: int = 1_024
     """Connections above this many are told that the service is overloaded."""
+    unready: int = 64
+    """Connections whose next head has begun or is the first, and is not there; above it ..."""
+    unready_s: float = 0.1
+    """... those that have been waiting for so many seconds are told that the service is overloaded."""
     pipelined: int = 64
     """Requests that may wait on one connection."""
     turn_s: float = 0.02
