@@ -1,4 +1,4 @@
-"""Margin rates as whole parts per million, and the one way in which they are rounded."""
+"""Margin rates: what is asked for a probability, and the one way in which they are rounded to whole ppm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import math
 
 from exchange.compiled import compiled
 from exchange.units import PPM
+
+
+@compiled
+def surcharge(pd: float, cost: float, target: float, loading: float) -> float:
+    """What pays for a likely liquidation beyond the schedule, as a share of notional like `cost`.
+
+    `target` is the probability that the schedule pays for already, `loading` the prudence: how many times
+    the expected cost is asked for.
+    """
+    return loading * max(pd - target, 0.0) * cost
 
 
 @compiled

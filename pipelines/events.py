@@ -83,7 +83,7 @@ def event_batches(
         if number == 0:
             assert spans.first_us is not None
             frames["assets"] = _assets(dataset, spans.first_us)
-        yield _batch(frames, names)
+        yield batch_of(frames, names)
 
 
 def _assets(dataset: Dataset, first_us: int) -> pl.DataFrame:
@@ -124,7 +124,11 @@ class _Rows(NamedTuple):
     values: list[npt.NDArray[Any]]
 
 
-def _batch(frames: Mapping[str, pl.DataFrame], names: Names) -> EventBatch:
+def batch_of(frames: Mapping[str, pl.DataFrame], names: Names) -> EventBatch:
+    """The events of tables of one window of time, in the order in which they apply.
+
+    Rows are taken as they are: who reads them from elsewhere has checked them (`event_batches` does).
+    """
     codes = {
         "market": _Codes(frames, "market"),
         "asset": _Codes(frames, "asset"),

@@ -223,6 +223,23 @@ def _replays(
     return found
 
 
+def replayed_venue(
+    prices: Path, path: int, accounts: int, days: float | None, seed: int, settings: Settings | None = None
+) -> Venue:
+    """A venue on one path of a dataset of prices, by its number; whole, or its first `days`."""
+    found = _replays(prices, None, None, None, seed)
+    if days is not None:
+        paths = found[path].paths
+        minutes = min(round(days * MINUTES_A_DAY) + REPLAY_HISTORY_MINUTES, len(paths.opening))
+        found[path] = found[path]._replace(paths=paths.until(minutes))
+    return _replayed(found[path], accounts, seed, settings or Settings(), MIX, None)
+
+
+def count_paths(prices: Path) -> int:
+    """How many paths a dataset of prices holds."""
+    return len(_replays(prices, None, None, None, 0))
+
+
 def _replayed_venues(
     found: list[ReplayedPath],
     accounts: int,
@@ -231,27 +248,38 @@ def _replayed_venues(
     mix: dict[int, TraderKind],
     from_us: int | None,
 ) -> Iterator[Plan]:
-    assets: tuple[Asset, ...] = tuple(asset for asset in ASSETS if asset.market is None)
     for number, replay in enumerate(found):
-        volume = np.nan_to_num(replay.volume_day_usd, nan=1.0)
-        popularity = np.sqrt(np.maximum(volume, 1.0) / max(volume.max(), 1.0))
-        listed = [
-            Listing(
-                market, float(replay.paths.opening[0, m]), 1.0, 0.0, REPLAY_DEPTH_SHARE,
-                REPLAY_HALF_SPREAD_BPS, float(popularity[m]),
-            )
-            for m, market in enumerate(replay.markets)
-        ]  # fmt: skip
-        minutes = len(replay.paths.opening)
-        # traders settle in before what was asked for, else in the first part of the path
-        history = min(REPLAY_HISTORY_MINUTES, minutes // 5)
-        if from_us is not None and 60 <= (from_us - replay.paths.start_us) // MINUTE_US < minutes - 1:
-            history = (from_us - replay.paths.start_us) // MINUTE_US
-        venue = Venue(
-            listed, replay.paths, accounts, seed + number, history,
-            settings=settings._replace(permanent_share=0.0), assets=assets, mix=mix, warm_up_minutes=history,
-        )  # fmt: skip
+        venue = _replayed(replay, accounts, seed + number, settings, mix, from_us)
         yield Plan(venue, f"p{number + 1}-" if len(found) > 1 else "")
+
+
+def _replayed(
+    replay: ReplayedPath,
+    accounts: int,
+    seed: int,
+    settings: Settings,
+    mix: dict[int, TraderKind],
+    from_us: int | None,
+) -> Venue:
+    assets: tuple[Asset, ...] = tuple(asset for asset in ASSETS if asset.market is None)
+    volume = np.nan_to_num(replay.volume_day_usd, nan=1.0)
+    popularity = np.sqrt(np.maximum(volume, 1.0) / max(volume.max(), 1.0))
+    listed = [
+        Listing(
+            market, float(replay.paths.opening[0, m]), 1.0, 0.0, REPLAY_DEPTH_SHARE,
+            REPLAY_HALF_SPREAD_BPS, float(popularity[m]),
+        )
+        for m, market in enumerate(replay.markets)
+    ]  # fmt: skip
+    minutes = len(replay.paths.opening)
+    # traders settle in before what was asked for, else in the first part of the path
+    history = min(REPLAY_HISTORY_MINUTES, minutes // 5)
+    if from_us is not None and 60 <= (from_us - replay.paths.start_us) // MINUTE_US < minutes - 1:
+        history = (from_us - replay.paths.start_us) // MINUTE_US
+    return Venue(
+        listed, replay.paths, accounts, seed, history,
+        settings=settings._replace(permanent_share=0.0), assets=assets, mix=mix, warm_up_minutes=history,
+    )  # fmt: skip
 
 
 def write_run(writer: DatasetWriter, plan: Plan) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.compiled import compiled
-from exchange.rates import ppm_up
+from exchange.rates import ppm_up, surcharge
 from exchange.units import PPM
 
 Floats = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ def cost_of_liquidation(closing_cost: float, sigma_day: float) -> float:
 @compiled
 def paying_rate(static_rate: float, pd_24h: float, cost: float) -> float:
     """The rate that pays for a probability; `cost` is that of a liquidation."""
-    return static_rate + LOADING * max(pd_24h - TARGET_PD, 0.0) * cost
+    return static_rate + surcharge(pd_24h, cost, TARGET_PD, LOADING)
 
 
 @compiled

@@ -20,6 +20,7 @@ from exchange.book import DEPTH_AT, size_within_usd, slippage, walked
 from exchange.compiled import lean
 from exchange.funding import funding_rate, premium_rate
 from exchange.mark import ema_weight, oracle_mark
+from exchange.simulation.entry import stamps, suffices
 from exchange.simulation.ledger import (
     figures,
     holds,
@@ -177,6 +178,8 @@ def fits_margin(world: World, account: int, market: int, lots: int, ticks: int, 
     needed = max(
         initial_margin_usd(world, market, after_usd), after_usd * initial_rate_now(world, market, after_usd)
     )
+    if stamps(world, account):
+        return collateral - cost >= needed and suffices(world, account, market, now, collateral - cost)
     needed = max(initial + needed, state.initial_rate * (gross + after_usd))
     return collateral - cost >= needed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from exchange.compiled import lean
+from exchange.simulation.entry import least_collateral_usd, stamps
 from exchange.simulation.ledger import figures, holds, initial_margin_usd, micro
 from exchange.simulation.market import fits_margin, initial_rate_now, most_lots, order_ticks
 from exchange.simulation.state import INTENDED, MICRO, NONE, World
@@ -94,8 +95,12 @@ def _aside(world: World, account: int, market: int, order: int, ticks: int) -> i
     if held_usd > 0.0:
         _, standing_usd, _, _, _, _ = figures(world, account, market)
     after_usd = held_usd + added_usd
-    rate = max(initial_rate_now(world, market, after_usd), state.initial_rate)
-    needed = max(initial_margin_usd(world, market, after_usd), after_usd * rate)
+    rate = initial_rate_now(world, market, after_usd)
+    if stamps(world, account):
+        lots = world.position[account, market].lots + order
+        needed = max(least_collateral_usd(world, account, market, lots), after_usd * rate)
+    else:
+        needed = max(initial_margin_usd(world, market, after_usd), after_usd * max(rate, state.initial_rate))
     cost = abs(order) * row.lot * (abs(price - row.mark) + price * row.taker_fee)
     least = 1.05 * needed + cost - standing_usd
     return int(max(added_usd / state.leverage, least) * MICRO) + 10

@@ -30,3 +30,7 @@ class Paths(NamedTuple):
     """float64[minutes, assets], dollars a unit at the minute's close, above zero; a dollar asset is 1."""
     volume_usd: Floats
     """float64[minutes, markets] traded outside in the minute; NaN where not known."""
+
+    def until(self, minutes: int) -> Paths:
+        """The first minutes."""
+        return Paths(self.start_us, *(series[:minutes] for series in self[1:]))

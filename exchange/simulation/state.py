@@ -168,6 +168,22 @@ COLUMNS = {
 }
 """Tables of the log and their columns; lots and ticks are whole, the others micro-dollars or millionths."""
 
+ENTRY_LEVERAGES = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0])
+"""Gross notional over collateral at which a policy knows how likely liquidation is."""
+ENTRY_ROW = np.dtype(
+    [
+        ("stamps", "i8"),  # of the first market: whether a policy is in force at all
+        ("add_on", "f8"),  # share of notional
+        ("per_slip", "f8"),  # times the slippage of closing at once in the calm book
+        ("loading", "f8"),  # of what a liquidation costs, see `exchange.rates.surcharge`; 0 none
+        ("target", "f8"),
+        ("move", "f8"),  # share of notional that the price moves while a position is closed
+        ("pd", "f8", (2, len(ENTRY_LEVERAGES))),  # long, short
+    ],
+    align=True,
+)
+"""What a policy asks of new exposure in a market, beyond the schedule."""
+
 RATE_ROW = np.dtype([("time", "i8"), ("initial", "f8"), ("maintenance", "f8"), ("account", "i4")])
 BAR_ROW = np.dtype(
     [("time", "i8"), ("close", "f8"), ("index", "f8"), ("opening", "f8"), ("high", "f8"), ("low", "f8"),
@@ -224,6 +240,8 @@ class World(NamedTuple):
     """(5, accounts): numbers by place in a queue, for as long as one function needs them."""
     ranking: npt.NDArray[np.int64]
     """(markets, 2, 3 + accounts): when made, how many, next place; then winners, first in rank first."""
+    entry: Any
+    """By market, see `exchange.simulation.entry`."""
     purse: npt.NDArray[np.int64]
     clock: npt.NDArray[np.int64]
     log: Any

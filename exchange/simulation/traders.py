@@ -13,6 +13,7 @@ import numpy as np
 from exchange.compiled import lean
 from exchange.simulation.chance import normal_quantile, uniform
 from exchange.simulation.closing import look
+from exchange.simulation.entry import least_collateral_usd, stamp_rate, stamps
 from exchange.simulation.ledger import (
     figures,
     holds,
@@ -34,6 +35,7 @@ from exchange.simulation.state import (
     CARRY,
     MAKER,
     MICRO,
+    NIL,
     NONE,
     NOW_S,
     OPENED,
@@ -212,6 +214,8 @@ def _place(world: World, account: int, market: int, lots: int, aside: int) -> in
         world.account[account].cash += aside
     elif aside >= 0 and position.lots * lots > 0:
         world.purse[OPENED] += micro(filled * row.lot * row.mark)
+    if filled > 0 and position.lots * lots > 0 and stamps(world, account):
+        stamp_rate(world, account, market)
     return filled
 
 
@@ -350,6 +354,9 @@ def _take_out(world: World, account: int, equity_usd: float) -> None:
     free = float(state.cash)
     if not state.isolated:
         _, collateral, initial, _, _, _ = figures(world, account, NONE)
+        if stamps(world, account):
+            # who withdraws is asked what it would be asked for entering with what is left
+            initial = max(initial, least_collateral_usd(world, account, NONE, NIL))
         free = min(free, (collateral - CUSHION * initial) * MICRO)
     amount = min(free, equity_usd * MICRO - state.paid_in) * (0.3 + 0.6 * draw(world, account))
     taken = int(amount) // 10_000 * 10_000

@@ -1,0 +1,73 @@
+"""The command that tries margin policies in closed loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.options import Model, path, within
+
+
+def backtest(
+    model: Model,
+    prices: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", parser=path, help="Replay every path of these prices too."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only these, beside static and account-risk; may be repeated."),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", parser=within("--seeds", int, 1, 10_000), help="Generated worlds.")
+    ] = 60,
+    calibration: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=within("--calibration", int, 0, 1_000),
+            help="Further worlds on which policies are brought to one average margin; 0 leaves them as they are.",
+        ),
+    ] = 6,
+    accounts: Annotated[
+        int, typer.Option(metavar="N", parser=within("--accounts", int, 50, 100_000), help="Traders a world.")
+    ] = 3_000,
+    days: Annotated[
+        float,
+        typer.Option(metavar="D", parser=within("--days", float, 0.25, 365.0), help="Length of a world."),
+    ] = 20.0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=within("--jobs", int, 1, 256),
+            help="Processes; as many as processors if not given.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", parser=path, help="Folder for the result; a run cut off goes on here."),
+    ] = Path("backtest"),
+) -> int:
+    """Try margin policies against each other in the simulated venue, at equal average margin.
+
+    \b
+    Examples:
+      perprisk backtest --model model --seeds 6 --accounts 1000 --days 5 --out backtest
+      perprisk backtest --model model --prices crashes --policy static-1.5 --policy null
+    """
+    from pipelines import backtest as stage
+
+    return stage.run_backtest(
+        model=model,
+        prices=prices,
+        out=out,
+        policies=policy or (),
+        seeds=seeds,
+        calibration=calibration,
+        accounts=accounts,
+        days=days,
+        jobs=jobs or stage.default_jobs(),
+    )
