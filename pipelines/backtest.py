@@ -169,7 +169,7 @@ class _Bench:
         folder.mkdir(exist_ok=True)
 
     def calibrate(self, names: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
-        """Strengths that give `account-risk`'s average margin in the worlds of calibration; what they give."""
+        """Strengths that give `account-risk`'s average margin in calibration worlds, and what they give."""
         worlds = self._plan.calibration
         strengths = {name: POLICIES[name].strength for name in names}
         scaled = [name for name in names if POLICIES[name].is_scaled]

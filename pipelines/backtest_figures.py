@@ -34,8 +34,8 @@ SHOWN = (
 def paired(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     """`policies` and `paired` of `backtest.json` from the metrics by policy and world.
 
-    A change is that of the sum over worlds, relative to static's; intervals are 90%, from drawing whole worlds
-    with replacement, the same ones for both policies.
+    A change is that of the sum over worlds, relative to static's; intervals are 90%, from drawing whole
+    worlds with replacement, the same ones for both policies.
     """
     static = found[STATIC]
     rng = np.random.default_rng(0)
@@ -69,8 +69,8 @@ def table(result: Mapping[str, Any]) -> str:
     """The comparison for a terminal, in the form that Markdown reads."""
     worlds = len(result["paths"])
     lines = [
-        f"{worlds} worlds of {result['accounts']} accounts and {result['days']:g} days; change against static,"
-        " % [90% interval]",
+        f"{worlds} worlds of {result['accounts']} accounts and {result['days']:g} days; change against"
+        " static, % [90% interval]",
         "",
         "| policy | " + " | ".join(title for _, title in SHOWN) + " |",
         "|---" * (1 + len(SHOWN)) + "|",

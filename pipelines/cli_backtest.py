@@ -28,7 +28,7 @@ def backtest(
         typer.Option(
             metavar="N",
             parser=within("--calibration", int, 0, 1_000),
-            help="Further worlds on which policies are brought to one average margin; 0 leaves them as they are.",
+            help="Further worlds in which policies are brought to one average margin; 0: as they are.",
         ),
     ] = 6,
     accounts: Annotated[

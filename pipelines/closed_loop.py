@@ -1,8 +1,8 @@
 """One simulated venue under one margin policy: what the policy asks each hour, and what came of it.
 
 Policies differ in what they ask beyond the schedule and of whom; all act through the same door
-(`exchange.simulation.entry`, `Venue.set_margin_rates`). Whatever a policy reads is of the hour's past: rows that the
-venue has written by then.
+(`exchange.simulation.entry`, `Venue.set_margin_rates`). Whatever a policy reads is of the hour's past: rows
+that the venue has written by then.
 """
 
 from __future__ import annotations
@@ -86,9 +86,11 @@ def _like_span(entry: npt.NDArray[Any], market: Market, strength: float) -> None
 
 
 POLICIES: dict[str, Policy] = {
-    "static": Policy("the venue's tiers, lifted alike to the same average margin", lifts=True, is_scaled=True),
+    "static": Policy("the venue's tiers, lifted to the same average margin", lifts=True, is_scaled=True),
     "static-1.5": Policy("the venue's tiers, initial rates half as much again", lifts=True, strength=1.5),
-    "size": Policy("more for positions that are large beside the book, on new exposure", _by_size, is_scaled=True),
+    "size": Policy(
+        "more for positions that are large beside the book, on new exposure", _by_size, is_scaled=True
+    ),
     "volatility": Policy(
         "more when volatility is above its slow level, on open positions at once", _by_volatility,
         is_scaled=True, on_open=True,

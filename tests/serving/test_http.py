@@ -242,24 +242,23 @@ def test_more_connections_than_there_is_room_for_are_told(port: int) -> None:
 
 def test_of_many_that_bring_no_request_the_first_ones_are_turned_away() -> None:
     patient = PATIENT._replace(head_s=60.0, unready=3, unready_s=0.05)
-    with served(prepared(patient)) as port:
-        # whoever has asked once may stay, and one that brings a request at once is no part of the crowd
-        with connect(port) as kept:
-            kept.sendall(LIVE)
-            assert kept.recv(1_000).startswith(b"HTTP/1.1 200")
-            crowd = [connect(port) for _ in range(30)]
-            for connection in crowd:
-                connection.sendall(post(ASK)[:20])
-            for connection in crowd[:27]:
-                [(status, body)] = replies(said(connection))
-                assert (status, code(body)) == (503, "overloaded")
-            for connection in crowd[27:]:
-                connection.sendall(post(ASK)[20:])
-                assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
-            kept.sendall(post(ASK))
-            assert kept.recv(10_000).startswith(b"HTTP/1.1 200")
-            for connection in crowd:
-                connection.close()
+    # whoever has asked once may stay, and one that brings a request at once is no part of the crowd
+    with served(prepared(patient)) as port, connect(port) as kept:
+        kept.sendall(LIVE)
+        assert kept.recv(1_000).startswith(b"HTTP/1.1 200")
+        crowd = [connect(port) for _ in range(30)]
+        for connection in crowd:
+            connection.sendall(post(ASK)[:20])
+        for connection in crowd[:27]:
+            [(status, body)] = replies(said(connection))
+            assert (status, code(body)) == (503, "overloaded")
+        for connection in crowd[27:]:
+            connection.sendall(post(ASK)[20:])
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
+        kept.sendall(post(ASK))
+        assert kept.recv(10_000).startswith(b"HTTP/1.1 200")
+        for connection in crowd:
+            connection.close()
 
 
 def test_clients_of_every_day_work(port: int) -> None:
