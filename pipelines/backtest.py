@@ -13,8 +13,9 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -226,13 +227,9 @@ class _Bench:
     def _run(self, wanted: Sequence[tuple[World, str, float]], strengths: dict[str, float]) -> None:
         title = f"{len(wanted)} runs of {', '.join(dict.fromkeys(name for _, name, _ in wanted))}"
         print(title, file=sys.stderr, flush=True)
-        context = multiprocessing.get_context("spawn")
-        with (
-            progress(len(wanted), title) as bar,
-            ProcessPoolExecutor(self._jobs, context) as pool,
-        ):
+        with progress(len(wanted), title) as bar, self._pool() as submit:
             waiting = {
-                pool.submit(_run_into, self._file(*one), self._task(*one, strengths)): one for one in wanted
+                submit(_run_into, self._file(*one), self._task(*one, strengths)): one for one in wanted
             }
             while waiting:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -244,6 +241,15 @@ class _Bench:
                             other.cancel()
                         raise WorkError(f"{world.name} under {name}: {problem}") from problem
                     bar.advance(1)
+
+    @contextmanager
+    def _pool(self) -> Iterator[Callable[..., Future[None]]]:
+        """Where runs are done: in processes of their own, or one after the other in this one."""
+        if self._jobs == 1:
+            yield _at_once
+            return
+        with ProcessPoolExecutor(self._jobs, multiprocessing.get_context("spawn")) as pool:
+            yield pool.submit
 
     def _task(self, world: World, name: str, strength: float, strengths: dict[str, float]) -> Task:
         future: tuple[tuple[int, int], ...] = ()
@@ -259,6 +265,16 @@ class _Bench:
     def _read(self, world: World, name: str, strength: float) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._file(world, name, strength).read_text())
         return found
+
+
+def _at_once(work: Callable[..., None], *arguments: Any) -> Future[None]:
+    future: Future[None] = Future()
+    try:
+        work(*arguments)
+        future.set_result(None)
+    except Exception as problem:
+        future.set_exception(problem)
+    return future
 
 
 def _run_into(file: Path, task: Task) -> None:

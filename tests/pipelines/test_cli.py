@@ -23,7 +23,10 @@ from pipelines.cli import app, run
 from pipelines.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"demo", "check", "simulate", "ingest", "train", "evaluate", "score", "serve", "watch", "promote"}
+COMMANDS = {
+    "demo", "check", "simulate", "ingest", "train", "evaluate", "score", "backtest", "serve", "watch",
+    "promote",
+}  # fmt: skip
 GROUPS = {"audit": {"verify", "show", "head"}, "keys": {"add", "revoke", "list"}}
 EVERY = sorted(COMMANDS) + [f"{group} {name}" for group in sorted(GROUPS) for name in sorted(GROUPS[group])]
 HEAVY = {
