@@ -22,6 +22,7 @@ from serving.audit import Audit
 from serving.engine import Engine
 from serving.log import EventLog
 from serving.service import Service
+from serving.signing import own_key
 from tests.serving import stories as tell
 from tests.serving.audited import ABOUT, answers, ask, heads, problems
 from tests.serving.dying import FAILURES, KILLS, Calls, Fate, in_a_child
@@ -95,8 +96,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Any]:
 
 
 def signing(folder: Path) -> None:
-    """The pair of keys, made at a first start; as long as it is being made nothing was acknowledged."""
-    Audit.open(folder / "audit").close()
+    """The pair of keys, made at a first start; as long as it is being made nothing was acknowledged.
+
+    Made without a log, whose thread may hold a lock of OpenSSL's while it ends: a fork would inherit it.
+    """
+    (folder / "audit").mkdir(mode=0o700)
+    own_key(folder / "audit")
 
 
 def check(folder: Path, told: list[bytes], killed: bool = True) -> None:
