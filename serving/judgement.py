@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled, inlined
+from exchange.compiled import inlined, lean
 from exchange.units import SECOND_US
 from features import emit as figure
 from features.arithmetic import BOOK_LIFETIME_US
@@ -63,7 +63,7 @@ class Constants(NamedTuple):
     severity: Floats  # (1,) and the severity, as where the model has none: the most it says of anybody
 
 
-@compiled
+@lean
 def why_fallback(features: Floats, figures: Floats, probabilities: Floats, required: Integers) -> int:
     """Why an account as it stands cannot be trusted to the model, the most telling reason first; or OK."""
     missing = -1
@@ -137,7 +137,7 @@ def _judge(
     )
 
 
-@compiled
+@lean
 def judge(
     features: Floats,
     figures: Floats,
@@ -155,7 +155,7 @@ def judge(
         _judge(features[row], figures[row], probabilities[row], ladder[row], constants, out[row])
 
 
-@compiled
+@lean
 def judge_ladders(
     features: Floats, figures: Floats, probabilities: Floats, constants: Constants, out: Floats
 ) -> None:
@@ -167,7 +167,7 @@ def judge_ladders(
         _judge(features[account, 0], figures[account], probabilities[first], ladder, constants, out[account])
 
 
-@compiled
+@lean
 def still_searched(
     features: Floats,
     figures: Floats,

@@ -23,7 +23,6 @@ from serving.judgement import (
     EXPECTED_LOSS_USD,
     INITIAL_RATE,
     MAINTENANCE_RATE,
-    NO_FEATURE,
     PD,
     REASONS,
     STATIC_RATE,
@@ -102,6 +101,7 @@ class Scorer:
                 np.array([self._levels["structural"][target] for target in baselines.TARGETS]),
                 np.array([bundle.model["unknown_severity"]], np.float64),
             )
+            self._reasons = (*REASONS, *(f"missing_{name}" for name in bundle.model["required_features"]))
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
@@ -163,14 +163,8 @@ class Scorer:
             table[:, INITIAL_RATE],
             table[:, MAINTENANCE_RATE],
             warning,
-            [self._reason(int(code)) for code in table[:, WHY].tolist()],
+            [self._reasons[int(code)] for code in table[:, WHY].tolist()],
         )
-
-    def _reason(self, code: int) -> str | None:
-        """Why a row is a fallback, in the words of an answer."""
-        if code < NO_FEATURE:
-            return REASONS[code]
-        return f"missing_{catalog.NAMES[self._constants.required[code - NO_FEATURE]]}"
 
     def take_apart(self, features: Floats) -> Explanation:
         """Scores of rows as sums of contributions; rows must have no missing prior."""
