@@ -57,7 +57,7 @@ class Codec(NamedTuple):
         For questions, which are small; in events the last one counts, as JSON's readers commonly have it.
         """
         asked = self.decode(kind, body)
-        if self is JSON:
+        if self is JSON and body.count(b":") > 1:  # with one colon there is one field
             _pairs.decode(body.decode())
         return asked
 

@@ -157,9 +157,19 @@ def judge(
 
 @lean
 def judge_ladders(
-    features: Floats, figures: Floats, probabilities: Floats, constants: Constants, out: Floats
+    features: Floats,
+    figures: Floats,
+    probabilities: Floats,
+    required: Integers,
+    levels: Floats,
+    severity: Floats,
+    out: Floats,
 ) -> None:
-    """`judge` from the rows of `serving.ladder.Ladders` and the graph's probabilities of each of them."""
+    """`judge` from the rows of `serving.ladder.Ladders` and the graph's probabilities of each of them.
+
+    The constants come one by one: numba takes longer to tell what a named tuple is than to judge an account.
+    """
+    constants = Constants(required, levels, severity)
     rows = features.shape[1]
     for account in range(len(out)):
         first = account * rows

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.account import notional_usd
+from exchange.compiled import lean
 from exchange.units import MINUTE_US, SECOND_US
 from features import emit as figure
 from features.emit import FEATURES, FIGURES
@@ -78,8 +79,6 @@ class Moment(NamedTuple):
     now_us: int
     sequence: int
 
-
-_AGES = (figure.MARK_AGE_S, figure.PRICE_AGE_S, figure.BOOK_AGE_S)
 
 _NOBODY = (
     Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
@@ -325,14 +324,21 @@ class Questions:
     def _age(self, figures: Floats, moment: Moment) -> None:
         """Make what may grow stale as old as it is by the clock, not only by the newest event."""
         if self._clocked:
-            behind_s = max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0)
-            for column in _AGES:  # one by one: numpy takes ten times as long with a list of them
-                figures[:, column] += behind_s
+            _grow_older(figures, max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0))
 
     def _answer(self, account_id: str, numbers: Numbers, moment: Moment) -> Answer:
         """An answer of this moment."""
         time, valid_until = _life(max(moment.now_us, 0))
         return Answer(account_id, time, moment.sequence, valid_until, *numbers, self.scorer.model_version)
+
+
+@lean
+def _grow_older(figures: Floats, by_s: float) -> None:
+    """Add to the ages; compiled, since numpy takes as long for three numbers as for all else of an answer."""
+    for row in range(len(figures)):
+        figures[row, figure.MARK_AGE_S] += by_s
+        figures[row, figure.PRICE_AGE_S] += by_s
+        figures[row, figure.BOOK_AGE_S] += by_s
 
 
 @lru_cache(maxsize=1)

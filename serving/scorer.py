@@ -32,7 +32,7 @@ from serving.judgement import (
     judge_ladders,
     still_searched,
 )
-from serving.ladder import Ladders, Levels
+from serving.ladder import ROWS, Ladders, Levels
 from serving.policy import RUNGS
 from serving.reasons import Explainer, Explanation, Reason
 
@@ -88,6 +88,7 @@ class Scorer:
         self.bundle = bundle
         self.model_version = bundle.model_version
         self._session = Session(bundle)
+        self._one_ladder = self._session.bound(ROWS)
         try:
             self._levels = {
                 name: {
@@ -127,10 +128,11 @@ class Scorer:
     def score_at_once(self, ladders: Ladders) -> Scores:
         """Score rows in one call of the model, whose levels are all there; the same bytes as `score`."""
         accounts, rows, columns = ladders.features.shape
-        _, probabilities, warning = self._session.tables(ladders.features.reshape(-1, columns))
+        session = self._one_ladder if accounts == 1 and rows == ROWS else self._session
+        _, probabilities, warning = session.tables(ladders.features.reshape(-1, columns))
         table = np.empty((accounts, COLUMNS))
-        judge_ladders(ladders.features, ladders.figures, probabilities, self._constants, table)
-        return self._scores(ladders.account, table, warning[::rows, 0])
+        judge_ladders(ladders.features, ladders.figures, probabilities, *self._constants, table)
+        return self._scores(ladders.account, table, warning[::rows, 0].copy())
 
     def _score(self, vectors: Vectors, levels: Levels | None) -> Scores:
         features, figures = np.ascontiguousarray(vectors.features), np.ascontiguousarray(vectors.figures)
