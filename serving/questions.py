@@ -148,8 +148,12 @@ def scored(scorer: Scoring, evidence: Evidence) -> Scores | None:
 def numbers_of(scores: Scores, row: int) -> Numbers:
     """A row of scores as plain numbers."""
     reason = scores.fallback[row]
+    hour, eight_hours, day, negative = scores.pd[row].tolist()
     return Numbers(
-        *scores.pd[row].tolist(),
+        hour,
+        eight_hours,
+        day,
+        negative,
         scores.expected_loss_usd.item(row),
         scores.static_initial_rate.item(row),
         scores.initial_rate.item(row),
