@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 from serving.engine import Engine
 from serving.questions import Scoring
 from serving.rows import read_events
-from serving.wire import BatchRequest, Order, ScoreRequest
+from serving.wire import BatchRequest, Order, ScoreRequest, to_us
 
 
 def warm_up(scorer: Scoring) -> None:
     """Ask them of a venue made up for it."""
-    engine = Engine(scorer)
+    engine = Engine(scorer, clock=lambda: _NOW_US)  # by a clock, so that what is known grows older too
     engine.take(read_events(json.dumps({"events": _WARM_UP}).encode()))
     engine.take(read_events(json.dumps({"source": "w", "events": _USUAL}).encode()))
     engine.score(ScoreRequest("a", explain=True, cure=True))
@@ -24,6 +25,8 @@ def warm_up(scorer: Scoring) -> None:
 def _at(minute: int) -> dict[str, str]:
     return {"time": f"2024-01-01T00:{minute:02}:00Z"}
 
+
+_NOW_US = to_us(datetime(2024, 1, 1, 0, 20))
 
 # A market with prices and a book, and an account near its liquidation.
 _WARM_UP = [

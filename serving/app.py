@@ -40,6 +40,12 @@ class App:
         self.hot: dict[bytes, Route] = {}
         """Routes that take a body and have a plain path."""
         self.crowd = Crowd(front.limits)
+        limits = front.limits
+        self.allowed_s = {
+            "request": limits.head_s, "head": limits.head_s, "rest": limits.body_s, "idle": limits.idle_s,
+            "end": limits.body_s,
+        }  # fmt: skip
+        """Seconds that each state of a connection may last (`serving.http`)."""
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         paths = []
         for route in front.service.routes:

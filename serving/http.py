@@ -168,7 +168,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         if self.transport.is_closing():
             raise ConnectionError  # what comes after the last answer is not looked at
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
         if size > self.limits.head_bytes:
             self._refusal = self._too_large()
             raise self._refusal
@@ -326,12 +328,7 @@ class Protocol(HttpToolsProtocol):
         if state is None:
             self._due_s = math.inf
             return
-        limits = self.limits
-        allowed_s = {
-            "request": limits.head_s, "head": limits.head_s, "rest": limits.body_s, "idle": limits.idle_s,
-            "end": limits.body_s,
-        }[state[0]]  # fmt: skip
-        self._due_s = self.loop.time() + allowed_s
+        self._due_s = self.loop.time() + self.application.allowed_s[state[0]]
         # a timer that comes too early looks and is set anew: cheaper than one for every request
         if self._timer is not None and self._timer.when() > self._due_s:
             self._timer.cancel()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exchange.compiled import compiled, inlined
+from exchange.compiled import inlined, lean
 from exchange.units import SECOND_US
 from features import emit as figure
 from features.arithmetic import BOOK_LIFETIME_US
@@ -63,7 +63,7 @@ class Constants(NamedTuple):
     severity: Floats  # (1,) and the severity, as where the model has none: the most it says of anybody
 
 
-@compiled
+@lean
 def why_fallback(features: Floats, figures: Floats, probabilities: Floats, required: Integers) -> int:
     """Why an account as it stands cannot be trusted to the model, the most telling reason first; or OK."""
     missing = -1
@@ -137,7 +137,7 @@ def _judge(
     )
 
 
-@compiled
+@lean
 def judge(
     features: Floats,
     figures: Floats,
@@ -155,11 +155,21 @@ def judge(
         _judge(features[row], figures[row], probabilities[row], ladder[row], constants, out[row])
 
 
-@compiled
+@lean
 def judge_ladders(
-    features: Floats, figures: Floats, probabilities: Floats, constants: Constants, out: Floats
+    features: Floats,
+    figures: Floats,
+    probabilities: Floats,
+    required: Integers,
+    levels: Floats,
+    severity: Floats,
+    out: Floats,
 ) -> None:
-    """`judge` from the rows of `serving.ladder.Ladders` and the graph's probabilities of each of them."""
+    """`judge` from the rows of `serving.ladder.Ladders` and the graph's probabilities of each of them.
+
+    The constants come one by one: numba takes longer to tell what a named tuple is than to judge an account.
+    """
+    constants = Constants(required, levels, severity)
     rows = features.shape[1]
     for account in range(len(out)):
         first = account * rows
@@ -167,7 +177,7 @@ def judge_ladders(
         _judge(features[account, 0], figures[account], probabilities[first], ladder, constants, out[account])
 
 
-@compiled
+@lean
 def still_searched(
     features: Floats,
     figures: Floats,

@@ -138,7 +138,9 @@ class Ladder:
         features, figures = np.empty((1, ROWS, FEATURES)), np.empty((1, FIGURES))
         if not _write(self.handle.places, self._key, 0, ROWS, features, figures, self._room):
             return None
-        return Ladders(np.array([account], np.int64), features, figures)
+        called = np.empty(1, np.int64)
+        called[0] = account
+        return Ladders(called, features, figures)
 
     def levels(self, keys: Integers, figures: Floats, first: int, last: int) -> Floats:
         """Vectors of accounts with open positions at the rungs first...last - 1, given their figures."""

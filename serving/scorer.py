@@ -23,7 +23,6 @@ from serving.judgement import (
     EXPECTED_LOSS_USD,
     INITIAL_RATE,
     MAINTENANCE_RATE,
-    NO_FEATURE,
     PD,
     REASONS,
     STATIC_RATE,
@@ -33,7 +32,7 @@ from serving.judgement import (
     judge_ladders,
     still_searched,
 )
-from serving.ladder import Ladders, Levels
+from serving.ladder import ROWS, Ladders, Levels
 from serving.policy import RUNGS
 from serving.reasons import Explainer, Explanation, Reason
 
@@ -89,6 +88,7 @@ class Scorer:
         self.bundle = bundle
         self.model_version = bundle.model_version
         self._session = Session(bundle)
+        self._one_ladder = self._session.bound(ROWS)
         try:
             self._levels = {
                 name: {
@@ -102,6 +102,7 @@ class Scorer:
                 np.array([self._levels["structural"][target] for target in baselines.TARGETS]),
                 np.array([bundle.model["unknown_severity"]], np.float64),
             )
+            self._reasons = (*REASONS, *(f"missing_{name}" for name in bundle.model["required_features"]))
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
             self._explainer = Explainer(bundle)
         except (KeyError, TypeError, ValueError) as problem:
@@ -127,10 +128,11 @@ class Scorer:
     def score_at_once(self, ladders: Ladders) -> Scores:
         """Score rows in one call of the model, whose levels are all there; the same bytes as `score`."""
         accounts, rows, columns = ladders.features.shape
-        _, probabilities, warning = self._session.tables(ladders.features.reshape(-1, columns))
+        session = self._one_ladder if accounts == 1 and rows == ROWS else self._session
+        _, probabilities, warning = session.tables(ladders.features.reshape(-1, columns))
         table = np.empty((accounts, COLUMNS))
-        judge_ladders(ladders.features, ladders.figures, probabilities, self._constants, table)
-        return self._scores(ladders.account, table, warning[::rows, 0])
+        judge_ladders(ladders.features, ladders.figures, probabilities, *self._constants, table)
+        return self._scores(ladders.account, table, warning[::rows, 0].copy())
 
     def _score(self, vectors: Vectors, levels: Levels | None) -> Scores:
         features, figures = np.ascontiguousarray(vectors.features), np.ascontiguousarray(vectors.figures)
@@ -163,14 +165,8 @@ class Scorer:
             table[:, INITIAL_RATE],
             table[:, MAINTENANCE_RATE],
             warning,
-            [self._reason(int(code)) for code in table[:, WHY].tolist()],
+            [self._reasons[int(code)] for code in table[:, WHY].tolist()],
         )
-
-    def _reason(self, code: int) -> str | None:
-        """Why a row is a fallback, in the words of an answer."""
-        if code < NO_FEATURE:
-            return REASONS[code]
-        return f"missing_{catalog.NAMES[self._constants.required[code - NO_FEATURE]]}"
 
     def take_apart(self, features: Floats) -> Explanation:
         """Scores of rows as sums of contributions; rows must have no missing prior."""

@@ -132,6 +132,8 @@ class Frames(asyncio.Protocol):
 
     def _hold(self, size: int) -> bool:
         """Count what is held of a frame that is not whole; False where there is no room for it."""
+        if size == self._held_bytes:
+            return True
         overload = self._front.overload
         overload.release(self._held_bytes)
         self._held_bytes = 0
@@ -151,10 +153,12 @@ class Frames(asyncio.Protocol):
 
 
 def _frame(reply: Reply, asked_id: Id) -> bytes:
-    body: Any = Raw(reply.body)
-    if reply.media_type == JSON.media_type:
+    body: Any
+    if reply.media_type == MSGPACK.media_type:
+        body = Raw(reply.body)
+    elif reply.media_type == JSON.media_type:
         body = msgspec.json.decode(reply.body)
-    elif reply.media_type != MSGPACK.media_type:
+    else:
         body = reply.body.decode()
     return envelopes.frame(envelopes.Reply(reply.status, body, asked_id))
 

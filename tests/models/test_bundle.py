@@ -75,6 +75,19 @@ def test_what_is_written_is_read_back(good: Path, export: Export) -> None:
     assert np.all(np.isfinite(Session(bundle).run(matrix).pd_negative_equity_24h))
 
 
+def test_a_graph_bound_to_its_own_memory_gives_the_same_bytes(good: Path) -> None:
+    session = Session(Bundle.open(good, FINGERPRINT))
+    bound = session.bound(13)
+    chance = np.random.default_rng(0)
+    for _ in range(20):
+        matrix = chance.normal(size=(13, 6))
+        matrix[chance.random(matrix.shape) < 0.1] = np.nan
+        before = matrix.tobytes()
+        for own, usual in zip(bound.tables(matrix), session.tables(matrix), strict=True):
+            assert own.tobytes() == usual.tobytes()
+        assert matrix.tobytes() == before
+
+
 def test_the_same_content_is_the_same_bytes(good: Path, export: Export, tmp_path: Path) -> None:
     again = dict(reversed(MODEL.items()))
     version = fill_bundle(tmp_path, export.graph, again, export.forests, CARD, FINGERPRINT)

@@ -221,8 +221,10 @@ def test_one_question_is_one_call_of_the_model(
     scorer: Scorer, venue: Venue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    tables = scorer._session.tables
-    monkeypatch.setattr(scorer._session, "tables", lambda rows: calls.append(len(rows)) or tables(rows))
+    for session in (scorer._session, scorer._one_ladder):
+        tables = session.tables
+        counted = lambda rows, tables=tables: calls.append(len(rows)) or tables(rows)  # noqa: E731
+        monkeypatch.setattr(session, "tables", counted)
     engine = Engine(scorer, venue=venue, quote_asset="USDC")
     name = venue.account_names[int(venue.open_vectors().account[0])]
     engine.score(ScoreRequest(name))

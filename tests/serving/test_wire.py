@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.codec import JSON
+from serving.codec import JSON, MSGPACK
 from serving.rows import read_events
 from serving.wire import (
     LAST_US,
@@ -94,6 +94,17 @@ def test_numbers_that_are_not_known_are_null() -> None:
     assert told["time"] == "2024-03-01T08:00:00Z"
     assert "reasons" not in told  # nobody asked
     assert "cure" not in told
+
+
+@given(st.lists(st.floats(), min_size=8, max_size=8), st.integers(0, LAST_US))
+def test_msgpack_has_the_values_of_json_and_the_very_numbers(numbers: list[float], time_us: int) -> None:
+    moment = to_time(time_us)
+    answer = Answer("a", moment, 3, moment, *numbers, "ok", None, "v")
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in msgspec.to_builtins(answer).items()
+    }
+    assert MSGPACK.encode(answer) == msgspec.msgpack.encode(plain)
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)), st.integers(-14 * 60, 14 * 60))
