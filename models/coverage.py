@@ -96,9 +96,8 @@ def zone(exceedances: int, periods: int, rate: float = RATE) -> Zone:
 def zones(exceeded: Flags, rate: float = RATE, window: int = WINDOW) -> list[Zone]:
     """The light of each whole window of periods, one after another; what is left at the end has none."""
     whole = len(exceeded) // window
-    return [
-        zone(int(part.sum()), window, rate) for part in np.reshape(exceeded[: whole * window], (whole, -1))
-    ]
+    parts = np.reshape(exceeded[: whole * window], (whole, window))
+    return [zone(int(part.sum()), window, rate) for part in parts]
 
 
 class Excess(NamedTuple):

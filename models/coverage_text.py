@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.coverage import WINDOW
 from models.coverage_card import TESTS, Json
 from models.scorecard_text import markdown
 
@@ -9,12 +10,11 @@ MARGINS = {"suggested": "suggested", "static": "static schedule", "in_force": "i
 
 
 def table(card: Json) -> str:
-    """For each period a verdict, a line for each reference portfolio, and a line for each kind of margin."""
+    """For each period a verdict, a line for each kind of margin and a line for each reference portfolio."""
     text = [f"# Coverage: margin against the worst loss, {card['from']} to {card['to']}"]
     for name, of in card["periods"].items():
-        text += [f"## Margin period of risk {name}: value at risk at 99%", verdict(of["all"])]
-        text.append(markdown(portfolios(of["portfolios"])))
-        text += [f"## Margin period of risk {name}: accounts' margin", markdown(accounts(of["accounts"]))]
+        text += [f"## Margin period of risk {name}", verdict(of["all"])]
+        text += [markdown(accounts(of["accounts"])), markdown(portfolios(of["portfolios"]))]
     return "\n\n".join(text) + "\n"
 
 
@@ -25,8 +25,8 @@ def verdict(of: Json) -> str:
     windows = basel["green"] + basel["yellow"] + basel["red"]
     green = f"Basel green in {_share(basel['green_share'], 0)} of {windows:,} windows"
     return (
-        f"{green}, {basel['red']} red.\n"
-        f"Rejected at 5%, of {of['portfolios']} portfolios: {counts['kupiec']} by Kupiec, "
+        f"Value at risk at 99%: {green} of at most {WINDOW} periods, {basel['red']} red;\n"
+        f"rejected at 5%, of {of['portfolios']} portfolios: {counts['kupiec']} by Kupiec, "
         f"{counts['independence']} by independence, {counts['conditional_coverage']} by both together."
     )
 

@@ -58,26 +58,40 @@ def reference_portfolios(names: list[str]) -> dict[str, Floats]:
     return found
 
 
-def value_at_risk_of(
-    marks: Marks, portfolios: dict[str, Floats], from_us: int, to_us: int, period_us: int
+def judged_portfolios(
+    names: list[str], marks: Marks, from_us: int, to_us: int, period_us: int
 ) -> dict[str, cards.Periods]:
-    """Back-to-back periods of each portfolio that begin in [from, to], each with its value at risk.
+    """Back-to-back periods of each reference portfolio that begin in [from, to], with its value at risk.
 
-    The tail is learnt on all looks before, from the first bar on.
+    The tail is learnt on all looks before, from the first bar on. Markets that `judged_markets` leaves out
+    are in no portfolio.
     """
-    if not portfolios:
+    judged = judged_markets(names, marks, from_us, to_us)
+    if not judged:
         return {}
+    at = [names.index(name) for name in judged]
+    marks = Marks(marks.time_us, *(side[:, at] for side in marks[1:]))
     step_us = period_us // LOOKS
     before = max(-(-(from_us - int(marks.time_us[0])) // step_us), 0)
     at_us = np.arange(from_us - before * step_us, to_us + 1, step_us, dtype=np.int64)
     sigma = sigmas(marks, at_us, period_us)
     found = {}
-    for name, weights in portfolios.items():
+    for name, weights in reference_portfolios(judged).items():
         loss = worst_losses(marks, weights, at_us, period_us)
         held = value_at_risk(loss, portfolio_sigmas(weights, sigma))
-        judged = slice(before, None, LOOKS)
-        found[name] = cards.Periods(at_us[judged], loss[judged], held[judged])
+        chosen = slice(before, None, LOOKS)
+        found[name] = cards.Periods(at_us[chosen], loss[chosen], held[chosen])
     return found
+
+
+def judged_markets(names: list[str], marks: Marks, from_us: int, to_us: int) -> list[str]:
+    """Markets with bars close enough together in at least a fifth as many hours as the one with most."""
+    at_us = np.arange(from_us, to_us + 1, HOUR_US, dtype=np.int64)
+    known = [
+        int(np.isfinite(worst_losses(marks, weights, at_us, HOUR_US)).sum()) for weights in np.eye(len(names))
+    ]
+    most = max(known, default=0)
+    return [name for name, hours in zip(names, known, strict=True) if 5 * hours >= most > 0]
 
 
 class Coverage:
@@ -123,13 +137,10 @@ class Coverage:
 
     def card(self) -> dict[str, Any]:
         """All of `coverage.json`."""
-        names, marks, (from_us, to_us) = self._names, self._marks, self._span_us
-        judged = judged_markets(names, marks, from_us, to_us)
-        at = [names.index(name) for name in judged]
-        marks = Marks(marks.time_us, *(side[:, at] for side in marks[1:]))
+        from_us, to_us = self._span_us
         periods = {}
         for period, period_us in PERIODS_US.items():
-            found = value_at_risk_of(marks, reference_portfolios(judged), from_us, to_us, period_us)
+            found = judged_portfolios(self._names, self._marks, from_us, to_us, period_us)
             portfolios = {name: cards.portfolio(of, period_us) for name, of in found.items()}
             periods[period] = {
                 "all": cards.together(portfolios),
@@ -139,7 +150,6 @@ class Coverage:
         return {
             "from": format_time(from_us),
             "to": format_time(to_us),
-            "markets_not_judged": sorted(set(names) - set(judged)),
             "periods": periods,
         }
 
@@ -157,13 +167,3 @@ class Coverage:
             kind: cards.accounts(cards.Posted(moment.astype(np.int64), gross_usd, loss, rate))
             for kind, rate in zip(("suggested", "static", "in_force"), rates, strict=True)
         }
-
-
-def judged_markets(names: list[str], marks: Marks, from_us: int, to_us: int) -> list[str]:
-    """Markets with bars close enough together in at least half as many hours as the market with the most."""
-    at_us = np.arange(from_us, to_us + 1, HOUR_US, dtype=np.int64)
-    known = [
-        int(np.isfinite(worst_losses(marks, weights, at_us, HOUR_US)).sum()) for weights in np.eye(len(names))
-    ]
-    most = max(known, default=0)
-    return [name for name, hours in zip(names, known, strict=True) if 2 * hours >= most > 0]
