@@ -22,7 +22,6 @@ import numpy as np
 
 from benchmarks import programs
 from exchange.units import DAY_US, HOUR_US
-from models import coverage as cv
 from models import coverage_card as cards
 from models.scorecard_text import markdown
 from pipelines import simulate
@@ -80,25 +79,30 @@ def figures(path: Path, from_day: int) -> dict[str, Any]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """A line a dataset."""
-    head = ["", "hours", "portfolios", "exceeded", "rejected: Kupiec", "independence", "both"]
-    lines = [
-        [*head, f"{STRETCH:,} hours rejected: Kupiec", "independence", "both", "green", "red", "windows"]
-    ]
-    for of in found:
-        rates, basel, stretches = of["rates"], of["all"]["basel"], of["stretches"]
-        windows = sum(basel[zone] for zone in cards.ZONES)
+    """A line a dataset, and one of all together."""
+    tests = ["Kupiec", "independence", "both"]
+    head = ["", "hours", "portfolios", "exceeded", *(f"rejected: {test}" for test in tests)]
+    lines = [[*head, *(f"{STRETCH:,} h: {test}" for test in tests), "green", "red", "windows"]]
+    for name, part in [*((of["dataset"], [of]) for of in found), ("together", found)]:
+        rates = [rate for of in part for rate in of["rates"]]
+        windows, green, red = (
+            sum(of["all"]["basel"][zone] for of in part) for zone in ("all", "green", "red")
+        )
+        stretches = sum(of["stretches"]["portfolios"] for of in part)
         lines.append(
             [
-                of["dataset"],
-                f"{of['hours']:,}",
+                name,
+                f"{sum(of['hours'] for of in part):,}",
                 f"{len(rates)}",
                 f"{np.mean(rates):.2%} [{min(rates):.2%}, {max(rates):.2%}]",
-                *(f"{len(of['all']['rejected'][test])}" for test in cards.TESTS),
-                *(f"{len(stretches['rejected'][test])} of {stretches['portfolios']}" for test in cards.TESTS),
-                f"{basel['green_share']:.0%}",
-                f"{basel['red']}",
-                f"{windows:,} of {cv.WINDOW}",
+                *(f"{sum(len(of['all']['rejected'][test]) for of in part)}" for test in cards.TESTS),
+                *(
+                    f"{sum(len(of['stretches']['rejected'][test]) for of in part)} of {stretches}"
+                    for test in cards.TESTS
+                ),
+                f"{green / windows:.1%}",
+                f"{red}",
+                f"{windows:,}",
             ]
         )
     return markdown(lines)

@@ -54,6 +54,7 @@ def portfolio(periods: Periods, period_us: int) -> Json:
         "kupiec": _test(pof),
         "independence": _test(runs),
         "conditional_coverage": _test(cv.conditional_coverage(pof, runs)),
+        "too_many_p_value": cv.too_many(count, number),
         "basel": {"window": window} | {zone: lights.count(zone) for zone in ZONES},
         "excess": {name: _known(value) for name, value in cv.excess(loss, held)._asdict().items()},
     }
@@ -61,7 +62,7 @@ def portfolio(periods: Periods, period_us: int) -> Json:
 
 def together(portfolios: dict[str, Json]) -> Json:
     """How many portfolios each test rejects, and the share of their windows that is green."""
-    zones = {name: sum(of["basel"][name] for of in portfolios.values()) for name in ZONES}
+    zones: Json = {name: sum(of["basel"][name] for of in portfolios.values()) for name in ZONES}
     windows = sum(zones.values())
     rejected = {
         test: sorted(name for name, of in portfolios.items() if of[test]["rejected"]) for test in TESTS
@@ -69,7 +70,7 @@ def together(portfolios: dict[str, Json]) -> Json:
     return {
         "portfolios": len(portfolios),
         "rejected": rejected,
-        "basel": zones | {"green_share": _known(zones["green"] / windows if windows else math.nan)},
+        "basel": {"all": windows, "green_share": zones["green"] / windows if windows else None} | zones,
     }
 
 

@@ -22,8 +22,7 @@ def verdict(of: Json) -> str:
     """What the portfolios say together, in two lines."""
     counts = {test: len(names) for test, names in of["rejected"].items()}
     basel = of["basel"]
-    windows = basel["green"] + basel["yellow"] + basel["red"]
-    green = f"Basel green in {_share(basel['green_share'], 0)} of {windows:,} windows"
+    green = f"Basel green in {_share(basel['green_share'], 0)} of {basel['all']:,} windows"
     return (
         f"Value at risk at 99%: {green} of at most {WINDOW} periods, {basel['red']} red;\n"
         f"rejected at 5%, of {of['portfolios']} portfolios: {counts['kupiec']} by Kupiec, "

@@ -101,6 +101,7 @@ def test_a_portfolio_is_judged_on_what_is_known_of_it() -> None:
     assert (found["exceedances"], found["periods"]) == (2, 3)
     assert found["independence"]["p_value"] is None  # none of the three follows another
     assert found["basel"]["window"] == 3
+    assert found["too_many_p_value"] == pytest.approx(binom.sf(1, 3, 0.01))
     empty = cards.portfolio(cards.Periods(*(column[:0] for column in (np.arange(5), loss, held))), HOUR_US)
     assert empty["exceedance_rate"] is None
     assert cards.together({"a": found, "b": empty})["basel"]["green_share"] == 0.0
