@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import programs
+from exchange.errors import InputError
 from exchange.units import DAY_US, HOUR_US
 from models import coverage_card as cards
 from models.scorecard_text import markdown
@@ -60,6 +61,8 @@ def figures(path: Path, from_day: int) -> dict[str, Any]:
     names, marks = market_marks(dataset)
     from_us = dataset.meta.start_us + from_day * DAY_US
     of_each = judged_portfolios(names, marks, from_us, dataset.meta.end_us, HOUR_US)
+    if not of_each:
+        raise InputError(f"{path}: no market has bars to judge after day {from_day}")
     whole = {name: cards.portfolio(of, HOUR_US) for name, of in of_each.items()}
     stretches = {
         f"{name} {start}": cards.portfolio(
