@@ -16,7 +16,7 @@ from exchange.account import (
     notional_usd,
     unrealised_usd,
 )
-from exchange.compiled import inlined, lean, prefetch
+from exchange.compiled import compiled, inlined, lean, prefetch
 from exchange.contracts import tiered_margin_usd
 from features.arithmetic import FAR, distance, over, worse
 from features.state import (
@@ -116,6 +116,18 @@ def gather(state: State, key: int, out: Portfolio) -> int:
     out.account[INITIAL_IN_FORCE] = account.initial_in_force
     out.account[MAINTENANCE_IN_FORCE] = account.maintenance_in_force
     return opened
+
+
+@compiled
+def quantities(state: State, accounts: npt.NDArray[np.int64], markets: int) -> npt.NDArray[np.float64]:
+    """Quantity that each account holds of each market, float64[accounts, markets], 0 where none."""
+    out = np.zeros((len(accounts), markets))
+    for row in range(len(accounts)):
+        slot = state.account[accounts[row]].first_position
+        while slot >= 0:
+            out[row, state.position[slot].market] += state.position[slot].quantity
+            slot = state.position[slot].next
+    return out
 
 
 @inlined

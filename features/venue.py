@@ -18,7 +18,7 @@ from features.emit import FEATURES, FIGURES, emit, emit_open
 from features.events import BALANCE, FILL, POSITION, EventBatch
 from features.exposure import underlying_number
 from features.handle import Handle, take
-from features.portfolio import gather, lay_in_order
+from features.portfolio import gather, lay_in_order, quantities
 from features.state import (
     NOW,
     USED_BALANCES,
@@ -250,6 +250,10 @@ class Venue:
         folio = new_portfolio(len(self.state.market) + orders, len(self.state.asset))
         gather(self.state, account, folio)
         return folio
+
+    def quantities(self, accounts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Quantities of the given accounts, float64[accounts, markets], in the order of `market_names`."""
+        return quantities(self.state, accounts, len(self.market_names))
 
     def vector_of(self, folio: Portfolio) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Vector and figures of any portfolio on this venue, as it stands now."""

@@ -255,21 +255,28 @@ def evaluate(
     end: To,
     out: Annotated[Path, typer.Option(metavar="DIR", parser=_path, help="Folder for the scorecard.")],
     every: Annotated[str, typer.Option(metavar="DURATION", help="Time between decision times.")] = "4h",
+    margin: Annotated[
+        bool, typer.Option("--margin", help="Also hold margin against the worst loss that came after it.")
+    ] = False,
 ) -> int:
     """Compare predictions with what happened.
 
-    Writes scorecard.json and pictures, for the model and for two simple baselines.
+    Writes scorecard.json and pictures, for the model and for two simple baselines; with --margin also
+    coverage.json, of value at risk and of accounts' margin over an hour and over a day.
 
     \b
     Examples:
       perprisk evaluate data/venue --model model --from 2022-12-15 --to 2023-01-15 --out evaluation
+      perprisk evaluate data/venue --model model --from 2022-12-15 --to 2023-01-15 --margin --out coverage
     """
     from_us, to_us = parse_range_us(start, end, ("--from", "--to"))
     every_us = parse_duration_us(every, "--every")
     check_folder(out)
     from pipelines import evaluate as stage
 
-    return stage.run(dataset=dataset, model=model, from_us=from_us, to_us=to_us, every_us=every_us, out=out)
+    return stage.run(
+        dataset=dataset, model=model, from_us=from_us, to_us=to_us, every_us=every_us, out=out, margin=margin
+    )
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from exchange.errors import InputError
 from features import catalog
 from features import emit as figure
 from features.venue import Vectors, Venue
-from models import labels, plots, plots_time, warning
+from models import coverage_text, labels, plots, plots_time, warning
 from models import scorecard as cards
 from models.baselines import BASELINES, TARGET_HORIZON_H, TARGETS
 from models.bundle import Bundle
 from models.horizons import HORIZONS_H
 from models.rows import HORIZONS_US, Rows
 from models.train import targets
+from pipelines.coverage import FILE as COVERAGE
+from pipelines.coverage import Coverage
 from pipelines.output import atomic_dir, check_folder
 from pipelines.progress import progress
 from pipelines.replay import labelled_rows, observations
@@ -67,24 +70,51 @@ class Judged:
         return found
 
 
-def run(dataset: Path, model: Path, from_us: int, to_us: int, every_us: int, out: Path) -> int:
-    """Judge a model on a dataset between two times and write scorecard and pictures to `out`."""
+def run(
+    dataset: Path, model: Path, from_us: int, to_us: int, every_us: int, out: Path, margin: bool = False
+) -> int:
+    """Judge a model on a dataset between two times and write scorecard and pictures to `out`.
+
+    With `margin` the coverage of margin is written and told besides.
+    """
     check_folder(out, MARKER)
     history = Dataset.open(dataset, "accounts")
     bundle = Bundle.open(model, catalog.fingerprint())
-    judged = judge(history, Scorer(bundle), from_us, to_us, every_us)
+    covered = Coverage(history, from_us, to_us) if margin else None
+    on_scores = None if covered is None else covered.look
+    judged = judge(history, Scorer(bundle), from_us, to_us, every_us, on_scores=on_scores)
+    files = {MARKER: _json(judged.card)}
+    files |= {f"{name}.png": png for name, png in pictures(judged).items()}
+    text = cards.table(judged.card)
+    if covered is not None:
+        with progress(None, "measuring coverage"):
+            card = covered.card()
+            files |= {COVERAGE: _json(card), "coverage.png": covered.picture(card)}
+        text += "\n" + coverage_text.table(card)
     with atomic_dir(out, MARKER) as folder:
-        (folder / MARKER).write_text(json.dumps(judged.card, indent=1, allow_nan=False) + "\n")
-        for name, png in pictures(judged).items():
-            (folder / f"{name}.png").write_bytes(png)
-    print(cards.table(judged.card))
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    print(text)
     return 0
 
 
+def _json(card: dict[str, Any]) -> bytes:
+    return (json.dumps(card, indent=1, allow_nan=False) + "\n").encode()
+
+
 def judge(
-    dataset: Dataset, scorer: Scorer, from_us: int, to_us: int, every_us: int, draws: int = 200
+    dataset: Dataset,
+    scorer: Scorer,
+    from_us: int,
+    to_us: int,
+    every_us: int,
+    draws: int = 200,
+    on_scores: Callable[[int, Vectors, Venue, Scores], None] | None = None,
 ) -> Judged:
-    """Score every decision time of [from, to] and compare with what came after it."""
+    """Score every decision time of [from, to] and compare with what came after it.
+
+    `on_scores` is shown the scores of each time, with the vectors and the venue as it stands then.
+    """
     meta = dataset.meta
     if to_us < meta.start_us or from_us > meta.end_us:
         raise InputError(
@@ -101,7 +131,10 @@ def judge(
     asked: list[npt.NDArray[np.float64]] = []
 
     def ask(time_us: int, vectors: Vectors, venue: Venue) -> None:
-        asked.append(scorer.score(vectors, levels_of(venue, vectors, time_us)).initial_rate)
+        scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
+        asked.append(scores.initial_rate)
+        if on_scores is not None:
+            on_scores(time_us, vectors, venue, scores)
 
     with progress(len(times_us), "scoring history") as bar:
         rows = labelled_rows(dataset, times_us, meta.end_us, bar.advance, on_vectors=ask)
