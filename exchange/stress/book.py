@@ -68,6 +68,9 @@ class Shock(NamedTuple):
     """Part of what forced orders do to the price that stays; 0 where the path already holds what stayed."""
 
 
+# Slots of `Live.clock`.
+TRAVELLED, EXPECTED = range(2)
+
 # Slots of `Live.total`, dollars.
 FUND, PAID, RECEIVED, LIQUIDATED, DELEVERAGED, WINNERS_LOSS, UNCOVERED, BOOK_CASH = range(8)
 TOTALS = 8
@@ -94,7 +97,7 @@ class Live(NamedTuple):
     due: FloatArray
     """How far prices have to have gone, by `clock`, before anything could bring the pool near maintenance."""
     clock: FloatArray
-    """float64[1]: sum of the largest log moves between looks at all pools."""
+    """float64[2]: sum of the largest log moves between looks at all pools, and pools to be closed."""
     last_mark: FloatArray
     """At the last such look."""
     last_price: FloatArray
@@ -153,7 +156,7 @@ def new_live(book: Book) -> Live:
     sizes: dict[str, int | tuple[int, int]] = dict.fromkeys(Live._fields, markets)
     sizes |= dict.fromkeys(BY_POOL, pools) | dict.fromkeys(("quantity", "rank", "no_quote"), positions)
     sizes |= {"amount": len(book.amount), "price": assets, "ahead_price": assets, "last_price": assets}
-    sizes |= {"total": TOTALS, "clock": 1}
+    sizes |= {"total": TOTALS, "clock": 2}
     sizes |= {"queue": (2 * markets, 3), "order": (2, positions)}
     whole = ("closing", "steps", "near", "watched", "queue", "order")
     made: Any = {name: np.zeros(size, np.int64 if name in whole else float) for name, size in sizes.items()}

@@ -53,25 +53,26 @@ def figures(book: Book, live: Live, pool: int, mark: Any, price: Any) -> PoolFig
 def attend(
     book: Book, places: Places, live: Live, shock: Shock, settings: Any, rule: LiquidationRule,
     now: int, pool: int,
-) -> None:  # fmt: skip
-    """Begin, go on with or end the forced closing of a pool, as its figures ask for."""
+) -> int:  # fmt: skip
+    """Begin, go on with or end the forced closing of a pool, as its figures ask for; 1 for a step made."""
     sums = figures(book, live, pool, live.mark, live.price)
     collateral, maintenance = sums.collateral_usd, sums.maintenance_margin_usd
     if live.closing[pool] == 0:
         if not must_liquidate(collateral, maintenance, rule):
-            return
+            return 0
         live.closing[pool] = 1
         live.steps[pool] = 0
         live.first_notional_usd[pool] = sums.gross_notional_usd
     elif is_safe_again(collateral, maintenance, rule, sums.gross_notional_usd):
         live.closing[pool] = 0
-        return
+        return 0
     position = _largest(book, live, pool)
     if position >= 0:
         _close(book, places, live, shock, settings, rule, now, pool, position, sums)
         live.steps[pool] += 1
     if _largest(book, live, pool) < 0:
         _settle(book, live, pool)
+    return 1
 
 
 @lean

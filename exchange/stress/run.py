@@ -14,16 +14,18 @@ from exchange.compiled import lean
 from exchange.contracts import FloatArray
 from exchange.liquidation import LiquidationRule
 from exchange.margin import asset_value_usd
-from exchange.stress.book import Book, Live, Places, Shock
+from exchange.stress.book import EXPECTED, TRAVELLED, Book, Live, Places, Shock
 from exchange.stress.closing import attend, figures
 from exchange.stress.prices import felt, move
 
-REACH = 0.02
+REACH = 0.005
 """A pool is watched whose collateral exceeds maintenance by less than this share of its notional ..."""
-LOOK_AGAIN = 0.01
+LOOK_AGAIN = 0.0025
 """... and all pools are looked at again once feedback has moved a market by so much."""
 MOST_TURNS = 30
-"""Instants of a round over which the pools that are watched are spread, so that prices recover in between."""
+"""Most instants of a round, as many as pools are closed in it, so that prices recover in between."""
+NEAR, UNDER = 1, 2
+"""What a look finds of a pool: near maintenance, or under it."""
 
 
 @lean
@@ -40,21 +42,27 @@ def run(
         frozen = knot < shock.frozen_knots
         _look_ahead(book, live, shock, settings, knot, frozen)
         count = _list(live)
-        rounds = max(round(shock.knot_s / max(rule.cooldown_s, 1.0)), 1) if count > 0 else 1
+        expected = live.clock[EXPECTED]
+        rounds = max(round(shock.knot_s / max(rule.cooldown_s, 1.0)), 1) if expected > 0.0 else 1
+        acted = 0
         for number in range(rounds):
             now += 1
             if number > 0 and not frozen and _has_drifted(live, settings):
                 live.watched[:] = 0
                 _look_at_all(book, live, live.mark, live.price, True)
                 count = _list(live)
+                expected = live.clock[EXPECTED]
                 for market in range(book.mark.shape[0]):
                     live.looked_at[market] = felt(live, settings, market)
-            turns = min(max(count, 1), MOST_TURNS)
+            turns = min(max(acted, int(expected / rounds), 1), MOST_TURNS)
+            acted = 0
             for turn in range(turns):
                 part = (number + (turn + 1) / turns) / rounds
                 _move_all(book, live, shock, settings, knot, part, shock.knot_s / (rounds * turns), frozen)
                 for place in range(count * turn // turns, count * (turn + 1) // turns):
-                    attend(book, places, live, shock, settings, rule, now, live.watched[place])
+                    acted += attend(
+                        book, places, live, shock, settings, rule, now, live.watched[place]
+                    )  # fmt: skip
     return now
 
 
@@ -112,8 +120,8 @@ def _look_at_all(book: Book, live: Live, mark: FloatArray, price: FloatArray, ke
     Where every price moves by at most a factor e^x, equity less margin falls by at most (e^x - 1) times twice
     what is held and pledged: margin rates are at most 1.
     """
-    clock = live.clock[0] + max(_farthest(live.last_mark, mark), _farthest(live.last_price, price))
-    live.clock[0] = clock
+    clock = live.clock[TRAVELLED] + max(_farthest(live.last_mark, mark), _farthest(live.last_price, price))
+    live.clock[TRAVELLED] = clock
     for pool in range(live.near.shape[0]):
         if not keep:
             live.near[pool] = 0
@@ -123,10 +131,11 @@ def _look_at_all(book: Book, live: Live, mark: FloatArray, price: FloatArray, ke
         if not sums.gross_notional_usd > 0.0:
             live.due[pool] = math.inf
             continue
-        spare = sums.collateral_usd - sums.maintenance_margin_usd - REACH * sums.gross_notional_usd
+        buffer = sums.collateral_usd - sums.maintenance_margin_usd
+        spare = buffer - REACH * sums.gross_notional_usd
         live.due[pool] = clock
         if spare < 0.0:
-            live.near[pool] = 1
+            live.near[pool] = max(live.near[pool], UNDER if buffer < 0.0 else NEAR)
             continue
         exposed = (2.0 + REACH) * sums.gross_notional_usd
         for row in range(book.first_balance[pool], book.first_balance[pool + 1]):
@@ -150,8 +159,11 @@ def _farthest(last: FloatArray, now: FloatArray) -> float:
 def _list(live: Live) -> int:
     """Pools to be watched, in their order, from those near at either end and those being closed."""
     count = 0
+    live.clock[EXPECTED] = 0.0
     for pool in range(live.near.shape[0]):
         if live.watched[pool] != 0 or live.near[pool] != 0 or live.closing[pool] != 0:
+            if max(live.watched[pool], live.near[pool]) == UNDER or live.closing[pool] != 0:
+                live.clock[EXPECTED] += 1.0
             live.watched[count] = pool
             count += 1
     return count

@@ -56,7 +56,9 @@ def book(
     )
 
 
-def chance_book(seed: int, pools: int = 40, markets: int = 3, depth_usd: float = 1e5, fund: float = 50.0) -> Book:
+def chance_book(
+    seed: int, pools: int = 40, markets: int = 3, depth_usd: float = 1e5, fund: float = 50.0
+) -> Book:
     """A book in which every long has its short, leverage from 1 to 15, some assets pledged and borrowed."""
     chance = np.random.default_rng(seed)
     marks = np.exp(chance.uniform(0, 8, markets))
