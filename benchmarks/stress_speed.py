@@ -52,8 +52,8 @@ def made_book(accounts: int, seed: int = 1) -> Standing:
     depth = np.repeat(DEPTH_SHARE * interest[:, None], 2, axis=1)
     book = Book(
         first, market, quantity, mark[market], np.zeros(accounts + 1, np.int32), np.zeros(0, np.int32),
-        np.zeros(0), cash, mark, TierArrays(*(np.tile(column, (MARKETS, 1)) for column in one)), np.full(MARKETS, 0.01),
-        np.repeat(DEPTH_SHARE * interest[:, None], 2, axis=1), np.full(MARKETS, 3e-4),
+        np.zeros(0), cash, mark, TierArrays(*(np.tile(column, (MARKETS, 1)) for column in one)),
+        np.full(MARKETS, 0.01), depth, np.full(MARKETS, 3e-4),
         np.full(MARKETS, DAY_SIGMA**2 / 1440), np.ones(1), np.ones(1), np.ones(1),
         np.array([FUND_SHARE * interest.sum()]),
     )  # fmt: skip
