@@ -29,10 +29,11 @@ MARKETS = 10
 DAY_SIGMA = 0.05
 DEPTH_SHARE = 0.004
 FUND_SHARE = 0.0013
+MOST_WEALTH_USD = 200_000.0
 
 
 def made_book(accounts: int, seed: int = 1) -> Standing:
-    """Accounts with one to three positions, log-normal sizes, leverage 0.5 to 12 with a median of 3."""
+    """Accounts with one to three positions, log-normal wealth, leverage 0.5 to 12 that falls with wealth."""
     chance = np.random.default_rng(seed)
     counts = chance.choice([1, 2, 3], accounts, p=[0.6, 0.25, 0.15])
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -42,8 +43,9 @@ def made_book(accounts: int, seed: int = 1) -> Standing:
     )
     mark = np.exp(chance.uniform(0.0, 10.0, MARKETS))
     owner = np.repeat(np.arange(accounts), counts)
-    wealth = np.exp(chance.normal(5.0, 2.3, accounts))
-    leverage = np.clip(np.exp(chance.normal(math.log(3.0), 0.9, accounts)), 0.5, 12.0)
+    wealth = np.minimum(np.exp(chance.normal(5.0, 2.3, accounts)), MOST_WEALTH_USD)
+    median = 3.0 * (1.0 + wealth / 2_000.0) ** -0.3
+    leverage = np.clip(median * np.exp(chance.normal(0.0, 0.8, accounts)), 0.5, 12.0)
     notional = (wealth * leverage / counts)[owner]
     quantity = notional / mark[market] * chance.choice([-1.0, 1.0], positions, p=[0.45, 0.55])
     cash = wealth - np.bincount(owner, quantity * mark[market], accounts)

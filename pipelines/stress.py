@@ -23,8 +23,9 @@ from pipelines.stress_findings import book_of, findings, risks, tail_scenarios
 from pipelines.stress_page import render
 from pipelines.stress_picture import pictures
 from pipelines.stress_prices import past_of
-from pipelines.stress_runs import Desk, nothing
-from pipelines.stress_scenarios import Chance, Scenario, World, named, world_of
+from pipelines.stress_scenarios import Chance, World, world_of
+from pipelines.stress_workers import Scenarios
+from pipelines.stress_workers import rows as all_rows
 from pipelines.times import format_time
 from serving.ladder import levels_of
 from serving.scorer import Scorer
@@ -51,7 +52,7 @@ def run(dataset: Path, model: Path, at_us: int, out: Path, scenarios: int, seed:
         "model_version": scorer.model_version,
         "seed": seed,
         "degrees_of_freedom": chance.freedom,
-        **stressed(world, chance, scorer, venue, vectors, at_us, scenarios, seed),
+        **stressed(chance, scorer, venue, vectors, at_us, scenarios, seed),
     }
     with atomic_dir(out, MARKER) as folder:
         images = pictures(card)
@@ -65,25 +66,15 @@ def run(dataset: Path, model: Path, at_us: int, out: Path, scenarios: int, seed:
 
 
 def stressed(
-    world: World, chance: Chance, scorer: Scorer, venue: Venue, vectors: Vectors, at_us: int, count: int,
-    seed: int,
-) -> Json:  # fmt: skip
+    chance: Chance, scorer: Scorer, venue: Venue, vectors: Vectors, at_us: int, count: int, seed: int
+) -> Json:
     """All scenarios through the book, and what they say together."""
-    standing = world.standing
-    desk = Desk(standing)
-    told, rows, bearings = named(world), [], []
-    days = nothing(standing)
+    standing = chance.world.standing
+    scenarios = Scenarios(chance)
+    told, rows = scenarios.told, []
     with progress(len(told) + count, "stressing") as bar:
-        for scenario in told:
-            row, bearing = desk.row(scenario.shock)
-            rows.append(_named(scenario, row))
-            bearings.append(bearing)
-            bar.advance(1)
-        for number in range(count):
-            scenario = chance.day(number)
-            row, bearing = desk.row(scenario.shock)
-            rows.append(_named(scenario, row))
-            days = days.plus(bearing)
+        for row in all_rows(scenarios, count):
+            rows.append(row)
             bar.advance(1)
     with progress(None, "asking what would have prevented it"):
         tail = tail_scenarios(told, rows, chance)
@@ -115,10 +106,6 @@ def summary(card: dict[str, Any]) -> str:
         figure = risk[key]
         lines.append(f"{words:34s}{figure['var_95']:16,.0f}{figure['var_99']:16,.0f}{figure['es_99']:16,.0f}")
     return "\n".join(lines)
-
-
-def _named(scenario: Scenario, row: dict[str, Any]) -> dict[str, Any]:
-    return {"name": scenario.name, "family": scenario.family, "title": scenario.title, **row}
 
 
 def _world(venue: Venue, history: Dataset, standing: Standing, at_us: int) -> World:

@@ -129,7 +129,7 @@ class Chance:
     def __init__(self, world: World, sigma: Floats, seed: int) -> None:
         """`sigma` is float64[M], per root of a second."""
         self.freedom = freedom(world.past)
-        self._world, self._seed = world, seed
+        self.world, self._seed = world, seed
         self._root = np.linalg.cholesky(correlations(world.past))
         self._step_s = STEP_US / SECOND_US
         self._sigma = sigma * math.sqrt(self._step_s)
@@ -141,7 +141,7 @@ class Chance:
         draws = chance.standard_normal((DAY_POINTS, len(self._sigma))) @ self._root.T
         path = np.cumsum(draws * (self._sigma * wild), axis=0)
         title = f"A day of chance, {wild:.1f} times as wild as forecast"
-        return Scenario(f"day-{number}", "chance", title, _shock(self._world, path, self._step_s))
+        return Scenario(f"day-{number}", "chance", title, _shock(self.world, path, self._step_s))
 
 
 def _markets(world: World) -> int:

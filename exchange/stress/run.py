@@ -18,9 +18,9 @@ from exchange.stress.book import EXPECTED, TRAVELLED, Book, Live, Places, Shock
 from exchange.stress.closing import attend, figures
 from exchange.stress.prices import felt, move
 
-REACH = 0.005
+REACH = 0.01
 """A pool is watched whose collateral exceeds maintenance by less than this share of its notional ..."""
-LOOK_AGAIN = 0.0025
+LOOK_AGAIN = 0.01
 """... and all pools are looked at again once feedback has moved a market by so much."""
 MOST_TURNS = 30
 """Most instants of a round, as many as pools are closed in it, so that prices recover in between."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from exchange.stress.book import Book, Shock
 
-REACH, MOST_TURNS = 0.005, 30
+REACH, MOST_TURNS = 0.01, 30
 
 
 @dataclass
