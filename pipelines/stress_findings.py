@@ -23,7 +23,7 @@ from pipelines.stress_margin import (
     same_money,
     shortfall,
 )
-from pipelines.stress_measures import risk, tail_count, tail_of
+from pipelines.stress_measures import risk, tail_of
 from pipelines.stress_runs import DUST_USD, Bearing, Desk, nothing
 from pipelines.stress_scenarios import Chance, Scenario
 from serving.scorer import REASONS_FROM_PD_24H, Scores
@@ -47,7 +47,7 @@ class Tail(NamedTuple):
 
     scenarios: list[Scenario]
     edge: Scenario
-    """Of the days of chance the one at the 99% level; where the tail is of disasters, the worst of them."""
+    """Of the days in the tail the mildest; where the tail is of disasters, the worst of them."""
     words: Json
 
 
@@ -60,11 +60,14 @@ def tail_scenarios(told: Sequence[Scenario], rows: Sequence[Json], chance: Chanc
     """The worst hundredth of the days of chance; where none of it costs anybody, the disasters that do."""
     losses = np.array([row["shortfall_usd"] for row in rows[len(told) :]])
     worst = tail_of(losses, LEVEL)
-    if losses[worst[-1]] > DUST_USD:
-        chosen = worst[:MOST_IN_TAIL].tolist()
+    costly = worst[losses[worst] > DUST_USD]
+    if len(costly):
         words = f"the worst {len(worst)} of {len(losses)} days of chance"
-        edge = chance.day(int(worst[tail_count(LEVEL, len(losses)) - 1]))
-        return Tail([chance.day(number) for number in chosen], edge, _told("chance", words, edge))
+        if len(costly) < len(worst):
+            words += f", of which {len(costly)} cost anything"
+        edge = chance.day(int(costly[-1]))
+        chosen = [chance.day(number) for number in costly[:MOST_IN_TAIL].tolist()]
+        return Tail(chosen, edge, _told("chance", words, edge))
     cost = [row["shortfall_usd"] if row["family"] in DISASTERS else 0.0 for row in rows[: len(told)]]
     order = np.argsort(-np.array(cost), kind="stable")[:MOST_IN_TAIL].tolist()
     found = [told[number] for number in order if cost[number] > DUST_USD]

@@ -24,8 +24,8 @@ MOST = 20.0
 """Multiple of initial margin beyond which no margin is looked for."""
 FINEST = 0.01
 """Of a multiple that is searched for."""
-HALVINGS = 12
-"""Of what one account would have to bring."""
+HALVINGS = 6
+"""Of what one account would have to bring, once it is known to within a factor of two."""
 
 
 def deposits(standing: Standing, wanted_usd: Floats) -> Floats:
@@ -85,12 +85,9 @@ def least_deposit(standing: Standing, shock: Shock, pools: npt.NDArray[np.int64]
     if not helps(most):
         return None
     high = most
-    low = 0.0
-    while high > 0.01 * gross.sum() and helps(0.5 * high):
+    while high > DUST_USD and helps(0.5 * high):
         high *= 0.5
-    if high < most or low == 0.0:
-        low = 0.5 * high
-    return _halved(helps, low, high, (high - low) / 2**HALVINGS)
+    return _halved(helps, 0.5 * high, high, 0.5 * high / 2**HALVINGS)
 
 
 def same_money(standing: Standing, total_usd: float) -> float:

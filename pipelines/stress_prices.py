@@ -90,8 +90,8 @@ def correlations(past: Past) -> Floats:
     np.fill_diagonal(found, 1.0)
     values, vectors = np.linalg.eigh(found)
     repaired = (vectors * np.maximum(values, 1e-6)) @ vectors.T
-    scale = np.sqrt(np.diag(repaired))
-    return repaired / np.outer(scale, scale)
+    width = np.sqrt(np.diag(repaired))
+    return np.asarray(repaired / np.outer(width, width))
 
 
 def freedom(past: Past) -> float:

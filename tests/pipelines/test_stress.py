@@ -22,8 +22,8 @@ COUNT = 100
 def request(dataset: Path, model: Path, out: Path, *more: str, days: float = 3.0) -> list[str]:
     at = format_time(Dataset.open(dataset).meta.start_us + int(days * DAY_US))
     return [
-        "stress", str(dataset), "--model", str(model), "--at", at, "--out", str(out), "--scenarios", str(COUNT),
-        *more,
+        "stress", str(dataset), "--model", str(model), "--at", at, "--out", str(out),
+        "--scenarios", str(COUNT), *more,
     ]  # fmt: skip
 
 
