@@ -19,9 +19,7 @@ from pipelines.stress_runs import DUST_USD, Desk
 Floats = npt.NDArray[np.float64]
 
 COLLATERAL, INITIAL, GROSS = 1, 2, 4
-MULTIPLES = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-MOST = 20.0
-"""Multiple of initial margin beyond which no margin is looked for."""
+MULTIPLES = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)
 FINEST = 0.01
 """Of a multiple that is searched for."""
 HALVINGS = 6
@@ -47,23 +45,21 @@ def shortfall(standing: Standing, shocks: Sequence[Shock], brought: Floats) -> f
 
 
 def least_multiple(standing: Standing, shock: Shock) -> float | None:
-    """Smallest multiple of initial margin, in steps of a hundredth, at which a scenario leaves no shortfall.
+    """Multiple of initial margin from which on a scenario leaves no shortfall, to a hundredth.
 
-    Looked for by halving, between a multiple that leaves one and a larger that does not. None where the
-    largest looked at does not help.
+    Looked for between the largest of `MULTIPLES` that leaves one and the next: a smaller one may happen to
+    leave none, as who is closed later is closed elsewhere. None where the largest of all does not help.
     """
 
     def helps(multiple: float) -> bool:
         return shortfall(standing, [shock], at_multiple(standing, multiple)) <= DUST_USD
 
-    if helps(1.0):
-        return 1.0
-    low, high = 1.0, 1.5
-    while not helps(high):
-        low, high = high, 2.0 * high
-        if high > MOST:
-            return None
-    return _halved(helps, low, high, FINEST)
+    above = None
+    for multiple in reversed(MULTIPLES):
+        if not helps(multiple):
+            return None if above is None else _halved(helps, multiple, above, FINEST)
+        above = multiple
+    return above
 
 
 def least_deposit(standing: Standing, shock: Shock, pools: npt.NDArray[np.int64]) -> float | None:

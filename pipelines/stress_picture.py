@@ -93,7 +93,7 @@ def _short(text: str) -> str:
 
 def _bars(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(names), 5) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(dollars))
 
@@ -125,7 +125,7 @@ def _accounts(rows: Sequence[Json]) -> bytes:
     share = sum(row["share_of_shortfall"] for row in rows)
     with picture(10.0, 6.0) as figure:
         axes = figure.subplots()
-        axes.barh(np.arange(len(rows)), [row["shortfall_usd"] for row in rows], color=ORANGE)
+        axes.barh(np.arange(len(rows)), [row["shortfall_usd"] for row in rows], height=0.7, color=ORANGE)
         for place, row in enumerate(rows):
             axes.annotate(
                 f"{row['share_of_shortfall']:.0%}", (row["shortfall_usd"], place), (6, 0),
@@ -134,7 +134,8 @@ def _accounts(rows: Sequence[Json]) -> bytes:
         _bars(axes, [short_id(row["account_id"]) for row in rows])
         axes.set_xlim(0, max(row["shortfall_usd"] for row in rows) * 1.15)
         axes.set_xlabel("mean loss that others bear for it in the tail")
-        axes.set_title(f"{len(rows)} accounts make {share:.0%} of the loss")
+        who = "One account makes" if len(rows) == 1 else f"{len(rows)} accounts make"
+        axes.set_title(f"{who} {share:.0%} of the loss")
         return png(figure)
 
 
@@ -163,8 +164,8 @@ def _margin(margin: Json) -> bytes:
         axes.set_ylabel("mean loss beyond equity in the tail")
         multiple = margin["multiple_at_edge"]
         axes.set_title(
-            "No uniform margin leaves nothing to pay" if multiple is None
-            else f"{multiple:.2f} times today's initial margin leaves nothing to pay at the edge of the tail"
+            "No uniform margin that was tried leaves no loss" if multiple is None
+            else f"No loss at the edge of the tail from {multiple:.2f}x initial margin on"
         )  # fmt: skip
         axes.legend(loc="upper right")
         return png(figure)
