@@ -132,6 +132,10 @@ BY_POOL = (
 )  # fmt: skip
 
 
+NEVER = -1_000_000
+"""Round in which a queue was ranked that has not been."""
+
+
 class Places(NamedTuple):
     """The book's positions by market, and the pool of each: what deleveraging goes by."""
 
@@ -172,6 +176,6 @@ def begin(book: Book, live: Live) -> Live:
     live.last_mark[:], live.last_price[:] = book.mark, book.price
     live.liquidity[:] = 1.0
     live.spread[:], live.fast_variance[:] = book.half_spread, book.variance
-    live.queue[:] = -1
+    live.queue[:] = NEVER
     live.total[FUND] = book.fund_usd[0]
     return live

@@ -13,6 +13,8 @@ from exchange.sorting import sort_by
 from exchange.stress.book import DELEVERAGED, WINNERS_LOSS, Book, Live, Places
 
 ROUND, LENGTH, TURN = range(3)
+RANKED_FOR = 10
+"""Rounds for which a ranking is used: to make one takes as long as to look at everybody in the market."""
 
 
 @lean
@@ -22,14 +24,14 @@ def deleverage(
 ) -> float:  # fmt: skip
     """Close `wanted` (signed as held) of a position against winners; what of it was taken, without a sign.
 
-    Goes down the queue, ranked at most once a round. No winner is closed beyond what stands behind it; what
+    Goes down the queue, ranked once in a while. No winner is closed beyond what stands behind it; what
     nobody can take stays open.
     """
     market = book.market[position]
     mark = live.mark[market]
     side = 0 if wanted > 0.0 else 1
     entry = live.queue[2 * market + side]
-    if entry[ROUND] != now:
+    if now - entry[ROUND] >= RANKED_FOR:
         _rank_all(book, places, live, settings, market, side, now)
     price = deleverage_price(settings.deleveraging_price, limit, mark, mark)
     left = abs(wanted)

@@ -11,7 +11,7 @@ from typing import Any
 
 from exchange.stress.book import Book, Shock
 
-REACH, MOST_TURNS = 0.01, 30
+REACH, MOST_TURNS, RANKED_FOR = 0.01, 30, 10
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Market:
     outside: float = 0.0
     variance: float = 0.0
     spread: float = 0.0
-    queue: dict[float, list[int]] = field(default_factory=dict)
+    queue: dict[float, tuple[int, list[int]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Venue:
     rule: Any
     settings: Any
     fund: float = 0.0
+    now: int = 0
     accounts: list[Account] = field(default_factory=list)
     markets: list[Market] = field(default_factory=list)
     prices: list[float] = field(default_factory=list)
@@ -203,7 +204,9 @@ class Venue:
         market = self.markets[key]
         sign = 1.0 if loser.held[key] > 0.0 else -1.0
         each = sign * (limit - market.mark)
-        queue = market.queue.setdefault(sign, self.ranked(key, sign))
+        if self.now - market.queue.get(sign, (-RANKED_FOR, []))[0] >= RANKED_FOR:
+            market.queue[sign] = (self.now, self.ranked(key, sign))
+        queue = market.queue[sign][1]
         while left > 0.0 and queue:
             winner = self.accounts[queue[0]]
             size = abs(winner.held[key])
@@ -277,8 +280,7 @@ class Venue:
             listed = [n for n, each in enumerate(self.accounts) if worst[n] > 0 or each.closing]
             expected = sum(worst[n] == 2 or self.accounts[n].closing for n in listed)
             turns = min(max(expected, 1), MOST_TURNS)
-            for market in self.markets:
-                market.queue = {}
+            self.now = knot + 1
             for turn in range(turns):
                 self.move(knot, (turn + 1) / turns, self.shock.knot_s / turns)
                 for n in listed[len(listed) * turn // turns : len(listed) * (turn + 1) // turns]:
