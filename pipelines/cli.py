@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from exchange.errors import InputError, PerpriskError
-from pipelines import cli_backtest, cli_service
+from pipelines import cli_backtest, cli_service, cli_stress
 from pipelines.cli_audit import audit
 from pipelines.cli_keys import keys
 from pipelines.options import Dataset, From, Model, To
@@ -337,6 +337,7 @@ def score(
 
 
 app.command()(cli_backtest.backtest)
+app.command()(cli_stress.stress)
 app.command()(cli_service.serve)
 app.command()(cli_service.watch)
 app.command()(cli_service.promote)

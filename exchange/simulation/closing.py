@@ -46,7 +46,6 @@ from exchange.simulation.market import (
     send,
     tend_maker,
 )  # fmt: skip
-from exchange.simulation.sorting import sort_by
 from exchange.simulation.state import (
     ACTIVE,
     ACTIVE_QUEUE,
@@ -77,6 +76,7 @@ from exchange.simulation.state import (
     write,
 )  # fmt: skip
 from exchange.simulation.watch import unhang, watch
+from exchange.sorting import sort_by
 
 
 @lean

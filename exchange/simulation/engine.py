@@ -14,7 +14,6 @@ from exchange.simulation.chance import substream
 from exchange.simulation.closing import advance_closings, look, work_out
 from exchange.simulation.ledger import snapshot
 from exchange.simulation.market import count_makers, move, settle_funding
-from exchange.simulation.sorting import sort_by
 from exchange.simulation.state import (
     ABSENT,
     ACTIVE,
@@ -42,6 +41,7 @@ from exchange.simulation.state import (
 from exchange.simulation.traders import come_near, turbulence, visit, wiped_out
 from exchange.simulation.watch import AGENDA, collect_due, enlist, unlist, would_be_closed
 from exchange.simulation.within import within_minute
+from exchange.sorting import sort_by
 from exchange.units import DAY_S, HOUR_S
 
 DAY_MINUTES = 1_440

@@ -24,8 +24,8 @@ from pipelines.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
-    "demo", "check", "simulate", "ingest", "train", "evaluate", "score", "backtest", "serve", "watch",
-    "promote",
+    "demo", "check", "simulate", "ingest", "train", "evaluate", "score", "backtest", "stress", "serve",
+    "watch", "promote",
 }  # fmt: skip
 GROUPS = {"audit": {"verify", "show", "head"}, "keys": {"add", "revoke", "list"}}
 EVERY = sorted(COMMANDS) + [f"{group} {name}" for group in sorted(GROUPS) for name in sorted(GROUPS[group])]

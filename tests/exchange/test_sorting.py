@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.simulation.sorting import sort_by
+from exchange.sorting import sort_by
 
 KEYS = st.lists(st.sampled_from([-1.5, 0.0, 2.0, float("inf"), -float("inf")]) | st.floats(-1e9, 1e9))
 

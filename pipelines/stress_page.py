@@ -1,0 +1,62 @@
+"""The page of a stress run: self-contained HTML that a risk officer reads in a minute."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import jinja2
+
+from pipelines.report import percent, usd
+from pipelines.stress_picture import short_id
+
+PICTURES = (
+    ("days", "What does a bad day cost, and who pays?"),
+    ("scenarios", "Which known crashes and failures cost most?"),
+    ("accounts", "Whose losses do others bear?"),
+    ("margin", "What margin would have prevented it?"),
+)
+
+
+def render(card: dict[str, Any], images: dict[str, bytes]) -> str:
+    """The page as HTML; names of accounts and markets are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"usd": _usd, "percent": _percent, "short": short_id}
+    shown = [
+        (name, question, base64.b64encode(images[name]).decode("ascii"))
+        for name, question in PICTURES
+        if name in images
+    ]
+    told = [row for row in card["scenarios"] if row["family"] not in ("chance", "one market")]
+    single = sorted(
+        (row for row in card["scenarios"] if row["family"] == "one market"),
+        key=lambda row: (-row["shortfall_usd"], -row["liquidated_notional_usd"]),
+    )
+    return environment.get_template("stress.html").render(
+        card=card, pictures=shown, told=told, single=single[:TOP_SINGLE], verdict=verdict(card)
+    )
+
+
+TOP_SINGLE = 10
+
+
+def verdict(card: dict[str, Any]) -> str:
+    """The one sentence at the top."""
+    fund, loss = card["book"]["fund_usd"], card["risk"]["shortfall_usd"]
+    if loss["var_99"] <= 0.0:
+        return "The fund is not called on 99 days in 100"
+    if loss["var_99"] <= fund:
+        return (
+            f"A day in a hundred costs {usd(loss['var_99'])} beyond equity; the fund of {usd(fund)} covers it"
+        )
+    return f"A day in a hundred costs {usd(loss['var_99'])} beyond equity, more than the fund of {usd(fund)}"
+
+
+def _usd(value: float | None) -> str:
+    return "none" if value is None else usd(value)
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else percent(value)
