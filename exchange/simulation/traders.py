@@ -196,6 +196,8 @@ def _act(world: World, account: int, market: int, action: int, amount: float, ha
         return
     meant_usd = min(abs(wanted_usd), piece_usd(world, market, hasty))
     sent_usd = _place(world, account, market, lots, aside) * each_usd
+    if action == OPEN:
+        world.purse[OPENED] += micro(sent_usd)
     left_usd = abs(wanted_usd) - sent_usd
     # where margin or makers took less than the book would have, no more is tried
     if sent_usd > 0.75 * meant_usd and left_usd > max(0.05 * abs(wanted_usd), LEAST_ORDER_USD):
@@ -212,8 +214,6 @@ def _place(world: World, account: int, market: int, lots: int, aside: int) -> in
     if filled == 0 and aside > 0:
         position.collateral -= aside
         world.account[account].cash += aside
-    elif aside >= 0 and position.lots * lots > 0:
-        world.purse[OPENED] += micro(filled * row.lot * row.mark)
     if filled > 0 and position.lots * lots > 0 and stamps(world, account):
         stamp_rate(world, account, market)
     return filled
