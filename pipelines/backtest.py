@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from exchange.errors import InputError, WorkError
 from exchange.simulation.venue import Venue
-from pipelines import simulate
+from pipelines import closed_loop, simulate
 from pipelines.backtest_figures import POLICY, STATIC, paired, picture, table
-from pipelines.closed_loop import POLICIES, Task, run
+from pipelines.closed_loop import POLICIES, Task
 from pipelines.damage import shown
 from pipelines.output import atomic_file
 from pipelines.progress import progress
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     calibration: tuple[World, ...]
 
 
-def run_backtest(
+def run(
     model: Path,
     prices: Path | None,
     out: Path,
@@ -68,10 +68,11 @@ def run_backtest(
     calibration: int,
     accounts: int,
     days: float,
-    jobs: int,
+    jobs: int | None = None,
 ) -> int:
     """Run what is missing and write the result into the folder `out`; 0 when it is whole.
 
+    `jobs` are processes, as many as there are processors to run on if None.
     Raises InputError for policies that are none and for a folder that holds anything else.
     """
     unknown = [name for name in policies if name not in POLICIES]
@@ -89,7 +90,7 @@ def run_backtest(
         _worlds(FIRST_CALIBRATION_SEED, calibration, None),
     )
     _claim(out, plan)
-    bench = _Bench(out / RUNS, plan, model, prices, jobs)
+    bench = _Bench(out / RUNS, plan, model, prices, jobs or len(os.sched_getaffinity(0)))
     strengths, margins = bench.calibrate(names)
     found = bench.all(plan.worlds, names, strengths)
     result = {
@@ -279,11 +280,6 @@ def _at_once(work: Callable[..., None], *arguments: Any) -> Future[None]:
 
 def _run_into(file: Path, task: Task) -> None:
     """Run a task in a process of its own, and write what came of it."""
-    found = run(task)
+    found = closed_loop.run(task)
     with atomic_file(file) as new:
         new.write_text(json.dumps(found))
-
-
-def default_jobs() -> int:
-    """As many processes as there are processors to run on."""
-    return len(os.sched_getaffinity(0))

@@ -51,7 +51,9 @@ def backtest(
         typer.Option(metavar="DIR", parser=path, help="Folder for the result; a run cut off goes on here."),
     ] = Path("backtest"),
 ) -> int:
-    """Try margin policies against each other in the simulated venue, at equal average margin.
+    """Try margin policies against each other in the simulated venue.
+
+    All are brought to the average margin of account-risk, which runs as it is.
 
     \b
     Examples:
@@ -60,7 +62,7 @@ def backtest(
     """
     from pipelines import backtest as stage
 
-    return stage.run_backtest(
+    return stage.run(
         model=model,
         prices=prices,
         out=out,
@@ -69,5 +71,5 @@ def backtest(
         calibration=calibration,
         accounts=accounts,
         days=days,
-        jobs=jobs or stage.default_jobs(),
+        jobs=jobs,
     )

@@ -179,7 +179,7 @@ def test_a_backtest_is_whole_goes_on_where_it_stopped_and_belongs_to_its_plan(
 
 def test_an_unknown_policy_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--policy"):
-        backtest.run_backtest(model, None, tmp_path / "b", ["best"], 1, 0, ACCOUNTS, DAYS, 1)
+        backtest.run(model, None, tmp_path / "b", ["best"], 1, 0, ACCOUNTS, DAYS, 1)
     assert not (tmp_path / "b").exists()
 
 

@@ -185,6 +185,7 @@ def test_arguments_arrive_parsed(
                 "to_us": NEXT_DAY,
                 "every_us": every,
                 "out": Path("o"),
+                "margin": False,
             },
         ),
         (
@@ -240,7 +241,7 @@ EVALUATE = "evaluate d --model m --out o"
         ("", "no command given"),
         ("--nope", "--nope"),
         ("nope", "No such command 'nope'"),
-        *((f"{name} x", f"No such command '{name}'") for name in ("backtest", "stress", "monitor")),
+        *((f"{name} x", f"No such command '{name}'") for name in ("liquidate", "monitor")),
         ("check", "DATASET"),
         ("check ''", "empty path"),
         ("check d e", "extra argument"),

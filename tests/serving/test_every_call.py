@@ -22,7 +22,6 @@ from serving.audit import Audit
 from serving.engine import Engine
 from serving.log import EventLog
 from serving.service import Service
-from serving.signing import own_key
 from tests.serving import stories as tell
 from tests.serving.audited import ABOUT, answers, ask, heads, problems
 from tests.serving.dying import FAILURES, KILLS, Calls, Fate, in_a_child
@@ -98,10 +97,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Any]:
 def signing(folder: Path) -> None:
     """The pair of keys, made at a first start; as long as it is being made nothing was acknowledged.
 
-    Made without a log, whose thread may hold a lock of OpenSSL's while it ends: a fork would inherit it.
+    In a process of its own: a log's thread may hold a lock of OpenSSL's while it ends, which a fork would
+    inherit.
     """
-    (folder / "audit").mkdir(mode=0o700)
-    own_key(folder / "audit")
+    in_a_child(lambda _calls, _acknowledge: Audit.open(folder / "audit").close(), Calls())
 
 
 def check(folder: Path, told: list[bytes], killed: bool = True) -> None:

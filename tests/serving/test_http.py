@@ -127,7 +127,7 @@ def test_who_asks_before_sending_gets_word(port: int) -> None:
 
 def test_nothing_is_upgraded_to(port: int) -> None:
     upgrade = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    assert [status for status, _ in exchange(port, upgrade, b"\x81\x05hello")] == [200]
+    assert [status for status, _ in exchange(port, upgrade + b"\x81\x05hello")] == [200]
 
 
 @pytest.mark.parametrize(
