@@ -71,7 +71,7 @@ CRASHES = (
         24.0, (0.97, 0.93, 0.77, 0.76, 0.78, 0.75, 0.73, 0.70, 0.60, 0.50, 0.64, 0.66), 1.1,
     ),
 )  # fmt: skip
-"""Rounded from public spot prices of the leading coin; docs/stress.md says from where."""
+"""Rounded, of the leading coin; docs/stress.md says from which prices."""
 
 INCIDENTS = (
     ("incident-mango", "Mango, October 2022: the smallest market x13 within 30 minutes", 13.0),
