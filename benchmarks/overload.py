@@ -29,6 +29,7 @@ from pipelines.answering import serve
 from pipelines.serve import bind
 from serving.codec import JSON
 from serving.ladder import Levels
+from serving.limits import Limits
 from serving.scorer import Scores
 from serving.service import Service
 from serving.wire import ModelAnswer
@@ -54,14 +55,14 @@ class BusyScorer(FakeScorer):
         return scores
 
 
-def service(busy_us: float) -> None:
+def service(busy_us: float, unready: int) -> None:
     """Serve until ended."""
     engine = told(story())
     for name in ACCOUNTS:
         engine.score(question(name))
     engine.scorer = BusyScorer(busy_us)
     with closing(bind("127.0.0.1", 0)) as listener:
-        serve(Service(engine, ModelAnswer("fake-1", "f", "card")), listener)
+        serve(Service(engine, ModelAnswer("fake-1", "f", "card"), Limits(unready=unready)), listener)
 
 
 class Caller(asyncio.Protocol):
@@ -263,11 +264,12 @@ async def _measure(port: int, duration_s: float, expected: list[bytes]) -> dict[
     return found
 
 
-def _run(busy_us: float, duration_s: float) -> dict[str, Any]:
+def _run(busy_us: float, duration_s: float, unready: int) -> dict[str, Any]:
     engine = told(story())
     expected = [JSON.encode(engine.score(question(name))) for name in ACCOUNTS]
+    own = (sys.executable, "-m", "benchmarks.overload", "--serve")
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.overload", "--serve", "--busy-us", str(busy_us)],
+        [*own, "--busy-us", str(busy_us), "--unready", str(unready)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -288,17 +290,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overload", description=__doc__)
     parser.add_argument("--busy-us", type=float, default=1_000.0, help="what one call of the scorer takes")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each load lasts")
+    parser.add_argument(
+        "--unready", type=int, default=Limits().unready, help="connections that may wait without a request"
+    )
     parser.add_argument("--json", type=Path, help="write the same figures here")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--drip", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        service(options.busy_us)
+        service(options.busy_us, options.unready)
         return 0
     if options.drip:
         uvloop.run(drip(options.drip))
         return 0
-    return finish(lambda: _run(options.busy_us, options.seconds), options.json)
+    return finish(lambda: _run(options.busy_us, options.seconds, options.unready), options.json)
 
 
 if __name__ == "__main__":

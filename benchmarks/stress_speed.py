@@ -19,8 +19,8 @@ import numpy as np
 
 from exchange.contracts import MarginTier, TierArrays, tier_arrays
 from exchange.stress.book import Book, begin, new_live
-from exchange.stress.run import initial_figures
-from pipelines.stress_book import FIGURES, Standing
+from exchange.stress.pools import FIGURES, initial_figures
+from pipelines.stress_book import Standing
 from pipelines.stress_prices import Past
 from pipelines.stress_runs import Desk
 from pipelines.stress_scenarios import Chance, named, world_of

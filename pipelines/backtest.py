@@ -36,7 +36,6 @@ FIRST_SEED, FIRST_CALIBRATION_SEED = 10_000, 20_000
 TOLERANCE = 0.005
 """Of the average margin to which strengths are brought, relative."""
 MOST_TRIES = 6
-SHORTEST_DAYS = 2.0
 
 
 class World(NamedTuple):
@@ -79,8 +78,6 @@ def run(
     if unknown:
         raise InputError(f"--policy: must be one of {', '.join(POLICIES)}, not {shown(unknown[0])}")
     names = tuple(dict.fromkeys((STATIC, POLICY, *(policies or POLICIES))))
-    if "oracle" in names and names.index("oracle") < names.index(STATIC):
-        raise AssertionError("the oracle reads what static did")
     plan = Plan(
         _digest(model / "manifest.json"),
         "" if prices is None else _digest(prices / "dataset.json"),

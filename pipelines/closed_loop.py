@@ -19,7 +19,8 @@ from exchange.simulation.entry import rates_of_open
 from exchange.simulation.outcome import Outcome
 from exchange.simulation.state import MAKER, NEGATIVE
 from exchange.simulation.venue import Rows, Venue
-from exchange.units import DAY_US, HOUR_US
+from exchange.units import DAY_US, HOUR_US, MINUTE_US
+from features import catalog
 from models.bundle import Bundle
 from pipelines.entry_risk import EntryRisk, Follower
 from serving.policy import LOADING, MARGIN_PERIOD_OF_RISK_H, TARGET_PD
@@ -190,7 +191,7 @@ def act(venue: Venue, policy: Policy, task: Task, market: Market, follower: Foll
         held = np.flatnonzero((initial > 0.0) | (venue.world.account["maintenance_rate"] > 0.0))
         venue.set_margin_rates(held, initial[held], maintenance[held])
     if policy.knows_future:
-        now_us = venue.paths.start_us + venue.minute * 60_000_000
+        now_us = venue.paths.start_us + venue.minute * MINUTE_US
         barred = [who for who, at in task.future if now_us < at <= now_us + ORACLE_SEES_US]
         before = np.flatnonzero(venue.world.account["initial_rate"] > 0.0)
         who = np.union1d(before, np.array(barred, np.int64)).astype(np.int64)
@@ -203,7 +204,6 @@ def _price(entry: npt.NDArray[Any], risk: EntryRisk, strength: float) -> None:
     entry["pd"] = np.where(known, risk.pd_24h, 1.0)  # missing data earns no relief
     entry["loading"], entry["target"] = strength * LOADING, TARGET_PD
     move = risk.sigma_day * math.sqrt(MARGIN_PERIOD_OF_RISK_H / 24.0)
-    # through the cycle: what the mark moves in an hour now says little of the hour in which it will be closed
     entry["move"] = np.where(np.isnan(move), entry["move"], move)
 
 
@@ -255,8 +255,6 @@ _scorers: dict[Path, Scorer] = {}
 
 def _scorer(model: Path) -> Scorer:
     """A process scores with one model, loaded once."""
-    from features import catalog
-
     if model not in _scorers:
         _scorers[model] = Scorer(Bundle.open(model, catalog.fingerprint()))
     return _scorers[model]

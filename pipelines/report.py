@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -51,14 +52,10 @@ def render(
 ) -> str:
     """The page: accounts at `time_us` by risk, and how the model did after `trained_until_us`."""
     scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"usd": usd, "percent": percent}
     panels, desk = card["targets"]["liquidation"]["24h"], card["desk"]["liquidation"]["24h"]
     heads = scorer.bundle.model["heads"]
     shown = [(name, question) for name, question in PICTURES if name in images]
-    return environment.get_template("report.html").render(
+    return template("report.html", usd=usd, percent=percent).render(
         venue=venue_name,
         time=format_time(time_us),
         trained_until=format_time(trained_until_us),
@@ -78,6 +75,15 @@ def render(
         ],
         alarm=REASONS_FROM_PD_24H,
     )
+
+
+def template(name: str, **filters: Callable[..., str]) -> jinja2.Template:
+    """A page to be filled in; what is put into it is escaped, and a name that it lacks is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def _totals(vectors: Vectors, scores: Scores) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from exchange.errors import InputError
 from exchange.margin import quote_leg_usd
 from exchange.simulation.settings import Settings
 from exchange.stress.book import Book, begin, new_live
-from exchange.stress.run import initial_figures
+from exchange.stress.pools import FIGURES, initial_figures
 from features.depth import depth_within_usd
 from features.portfolio import gather
-from features.state import BALANCES, CASH, POSITIONS, SIGMA_MEAN, Portfolio, new_portfolio
+from features.state import BALANCES, CASH, ISOLATED, POSITIONS, SIGMA_MEAN, Portfolio, new_portfolio
 from features.venue import Venue
 from pipelines.store import Dataset
 
@@ -29,7 +29,6 @@ HALF_SPREAD = 0.0005
 """Where no book is known."""
 DAY_SIGMA = 0.05
 """Volatility of a day where no bars tell it."""
-FIGURES = 5
 
 
 class Standing(NamedTuple):
@@ -39,7 +38,7 @@ class Standing(NamedTuple):
     account: npt.NDArray[np.int64]
     """Venue's id of the account of each pool."""
     figures: Floats
-    """float64[pools, 5]: equity, collateral, initial and maintenance margin, gross notional; dollars."""
+    """float64[pools, FIGURES] of `exchange.stress.pools`, dollars."""
     markets: tuple[str, ...]
     assets: tuple[str, ...]
     open_interest_usd: Floats
@@ -117,7 +116,7 @@ class _Rows:
         held = folio.position[: folio.count[POSITIONS]]
         held = held[held["quantity"] != 0.0]
         rows = [(int(row["market"]), float(row["quantity"]), float(row["entry_price"]), row) for row in held]
-        if folio.count[2]:  # isolated: a pool a position, with its own collateral and cash leg
+        if folio.count[ISOLATED]:  # isolated: a pool a position, with its own collateral and cash leg
             for market, quantity, entry, row in rows:
                 leg = quote_leg_usd(quantity, entry, float(row["quote"]))
                 self._pool(key, float(row["isolated_collateral"]) + leg, 1, 0)

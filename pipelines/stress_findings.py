@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.stress.book import Shock
+from exchange.stress.pools import COLLATERAL, EQUITY, GROSS, INITIAL, MAINTENANCE
 from features.venue import Venue
 from pipelines.stress_book import Standing, without
 from pipelines.stress_margin import (
-    COLLATERAL,
-    GROSS,
-    INITIAL,
     MULTIPLES,
     at_multiple,
     deposits,
@@ -90,7 +88,7 @@ def book_of(standing: Standing) -> Json:
         "accounts": len(np.unique(standing.account)),
         "positions": len(book.market),
         "gross_notional_usd": float(gross.sum()),
-        "equity_usd": float(standing.figures[:, 0].sum()),
+        "equity_usd": float(standing.figures[:, EQUITY].sum()),
         "fund_usd": float(book.fund_usd[0]),
         "open_interest_usd": float(standing.open_interest_usd.sum()),
         "left_out": list(standing.left_out),
@@ -149,9 +147,9 @@ class _People:
         figures = self.standing.figures[pools]
         return {
             "account_id": self.names[int(self.ids[number])],
-            "equity_usd": float(figures[:, 0].sum()),
+            "equity_usd": float(figures[:, EQUITY].sum()),
             "gross_notional_usd": float(self.gross[number]),
-            "collateral_over_maintenance": float(np.min(figures[:, COLLATERAL] / figures[:, 3])),
+            "collateral_over_maintenance": float(np.min(figures[:, COLLATERAL] / figures[:, MAINTENANCE])),
             "pd_liquidation_24h": float(self.pd[number]),
             "static_initial_margin_rate": float(self.static[number]),
             "initial_margin_rate": float(self.suggested[number]),

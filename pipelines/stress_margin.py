@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.stress.book import Shock
+from exchange.stress.pools import COLLATERAL, GROSS, INITIAL
 from pipelines.stress_book import Standing
 from pipelines.stress_runs import DUST_USD, Desk
 
 Floats = npt.NDArray[np.float64]
 
-COLLATERAL, INITIAL, GROSS = 1, 2, 4
 MULTIPLES = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)
 FINEST = 0.01
 """Of a multiple that is searched for."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import jinja2
-
-from pipelines.report import percent, usd
+from pipelines.report import percent, template, usd
 from pipelines.stress_picture import short_id
 
+TOP_SINGLE = 10
 PICTURES = (
     ("days", "What does a bad day cost, and who pays?"),
     ("scenarios", "Which known crashes and failures cost most?"),
@@ -20,10 +19,6 @@ PICTURES = (
 
 def render(card: dict[str, Any], images: dict[str, bytes]) -> str:
     """The page as HTML; names of accounts and markets are escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"usd": _usd, "percent": _percent, "short": short_id}
     shown = [
         (name, question, base64.b64encode(images[name]).decode("ascii"))
         for name, question in PICTURES
@@ -34,12 +29,9 @@ def render(card: dict[str, Any], images: dict[str, bytes]) -> str:
         (row for row in card["scenarios"] if row["family"] == "one market"),
         key=lambda row: (-row["shortfall_usd"], -row["liquidated_notional_usd"]),
     )
-    return environment.get_template("stress.html").render(
+    return template("stress.html", usd=_usd, percent=_percent, short=short_id).render(
         card=card, pictures=shown, told=told, single=single[:TOP_SINGLE], verdict=verdict(card)
     )
-
-
-TOP_SINGLE = 10
 
 
 def verdict(card: dict[str, Any]) -> str:

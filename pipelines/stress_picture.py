@@ -19,6 +19,8 @@ SHOWN_SHARE = 0.05
 MOST_BARS = 14
 LONGEST_LABEL = 62
 LONGEST_ID = 18
+LABELS_APART = 0.035
+"""Of an axis: multiples nearer to the last one are not named."""
 
 
 def pictures(card: Json) -> dict[str, bytes]:
@@ -78,6 +80,8 @@ def _days(rows: Sequence[Json], card: Json) -> bytes:
         axes.set_ylabel("loss beyond equity, borne by")
         axes.yaxis.set_major_formatter(FuncFormatter(dollars))
         axes.set_xticks([])
+        if bottom.max() <= 0.0:  # parts of a dollar would look like something
+            axes.set_yticks([0.0])
         axes.legend(loc="upper right")
         return png(figure)
 
@@ -147,7 +151,11 @@ def _margin(margin: Json) -> bytes:
             [row["brought_usd"] for row in curve], [row["shortfall_usd"] for row in curve], color=BLUE,
             linewidth=2.8, marker="o", markersize=7, label="a multiple of initial margin for all",
         )  # fmt: skip
+        apart, told = LABELS_APART * max(row["brought_usd"] for row in curve), -np.inf
         for row in curve:
+            if row["brought_usd"] < told + apart:
+                continue
+            told = row["brought_usd"]
             axes.annotate(
                 f"{row['multiple']:g}x", (row["brought_usd"], row["shortfall_usd"]), (4, 7),
                 textcoords="offset points", color=BLUE,

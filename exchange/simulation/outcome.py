@@ -37,7 +37,7 @@ REFERENCE_POSITION_USD, REFERENCE_LEVERAGE = 2_500.0, 8.0
 
 
 class Outcome:
-    """Figures of one run of a venue, of its recorded part."""
+    """Figures of one run of a venue from when it is made on, which is where the recorded part begins."""
 
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
@@ -51,12 +51,7 @@ class Outcome:
         )
         self._negative: set[int] = set()
         self._reference: list[float] = []
-        self._before = (0, 0)
-        self.refused_since_start()
-
-    def refused_since_start(self) -> None:
-        """Count intended openings from now on."""
-        purse = self._venue.world.purse
+        purse = venue.world.purse
         self._before = int(purse[INTENDED]), int(purse[OPENED])
 
     def add(self, rows: Rows) -> None:

@@ -16,7 +16,7 @@ from exchange.liquidation import (
     penalty_rate,
     step_notional_usd,
 )
-from exchange.margin import PoolFigures, asset_value_usd, bankruptcy_share_usd, cross_figures
+from exchange.margin import PoolFigures, asset_value_usd, bankruptcy_share_usd
 from exchange.stress.book import (
     BOOK_CASH,
     FUND,
@@ -29,24 +29,9 @@ from exchange.stress.book import (
     Places,
     Shock,
 )
+from exchange.stress.pools import figures
 from exchange.stress.prices import depth_usd, fill_price, push
 from exchange.stress.winners import deleverage
-
-
-@lean
-def figures(book: Book, live: Live, pool: int, mark: Any, price: Any) -> PoolFigures:
-    """The sums of a pool at given marks and asset prices."""
-    a, b = book.first_position[pool], book.first_position[pool + 1]
-    c, d = book.first_balance[pool], book.first_balance[pool + 1]
-    sums = cross_figures(
-        book.market[a:b], live.quantity[a:b], live.no_quote[a:b], mark, book.tiers,
-        book.asset[c:d], live.amount[c:d], price, book.collateral_weight, book.liability_weight,
-    )  # fmt: skip
-    cash = live.cash[pool]
-    return PoolFigures(
-        sums.equity_usd + cash, sums.collateral_usd + cash, sums.initial_margin_usd,
-        sums.maintenance_margin_usd, sums.gross_notional_usd, sums.position_maintenance_usd,
-    )  # fmt: skip
 
 
 @lean

@@ -15,7 +15,8 @@ from exchange.contracts import FloatArray
 from exchange.liquidation import LiquidationRule
 from exchange.margin import asset_value_usd
 from exchange.stress.book import EXPECTED, TRAVELLED, Book, Live, Places, Shock
-from exchange.stress.closing import attend, figures
+from exchange.stress.closing import attend
+from exchange.stress.pools import figures
 from exchange.stress.prices import felt, move
 
 REACH = 0.01
@@ -179,15 +180,3 @@ def count_open_deficits(book: Book, live: Live) -> float:
             live.shortfall_usd[pool] -= sums.equity_usd
             total -= sums.equity_usd
     return total
-
-
-@lean
-def initial_figures(book: Book, live: Live, out: FloatArray) -> None:
-    """Every pool as `live` begins: equity, collateral, initial and maintenance margin, gross notional."""
-    for pool in range(live.cash.shape[0]):
-        sums = figures(book, live, pool, live.mark, live.price)
-        out[pool, 0] = sums.equity_usd
-        out[pool, 1] = sums.collateral_usd
-        out[pool, 2] = sums.initial_margin_usd
-        out[pool, 3] = sums.maintenance_margin_usd
-        out[pool, 4] = sums.gross_notional_usd

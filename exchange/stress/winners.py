@@ -8,9 +8,10 @@ from typing import Any
 from exchange.compiled import lean
 from exchange.contracts import tiered_margin_usd
 from exchange.deleveraging import deleverage_price, rank
-from exchange.margin import bankruptcy_price, bankruptcy_share_usd, cross_figures
+from exchange.margin import bankruptcy_price, bankruptcy_share_usd
 from exchange.sorting import sort_by
 from exchange.stress.book import DELEVERAGED, WINNERS_LOSS, Book, Live, Places
+from exchange.stress.pools import figures
 
 ROUND, LENGTH, TURN = range(3)
 RANKED_FOR = 10
@@ -43,7 +44,7 @@ def deleverage(
         pool = places.pool[row]
         size = abs(live.quantity[row])
         if each > 0.0 and size > 0.0:
-            size = min(size, max(_equity(book, live, pool), 0.0) / each)
+            size = min(size, max(figures(book, live, pool, live.mark, live.price).equity_usd, 0.0) / each)
         taken = min(size, left)
         if pool == loser or not taken > 0.0:
             entry[TURN] += 1
@@ -67,21 +68,6 @@ def deleverage(
 
 
 @lean
-def _equity(book: Book, live: Live, pool: int) -> float:
-    return _sums(book, live, pool).equity_usd + live.cash[pool]
-
-
-@lean
-def _sums(book: Book, live: Live, pool: int) -> Any:
-    a, b = book.first_position[pool], book.first_position[pool + 1]
-    c, d = book.first_balance[pool], book.first_balance[pool + 1]
-    return cross_figures(
-        book.market[a:b], live.quantity[a:b], live.no_quote[a:b], live.mark, book.tiers,
-        book.asset[c:d], live.amount[c:d], live.price, book.collateral_weight, book.liability_weight,
-    )  # fmt: skip
-
-
-@lean
 def _rank_all(
     book: Book, places: Places, live: Live, settings: Any, market: int, side: int, now: int
 ) -> None:
@@ -95,9 +81,8 @@ def _rank_all(
         if size == 0.0 or (size > 0.0) == (side == 0):
             continue
         pool = places.pool[row]
-        sums = _sums(book, live, pool)
-        equity = sums.equity_usd + live.cash[pool]
-        wallet = equity
+        sums = figures(book, live, pool, live.mark, live.price)
+        equity = wallet = sums.equity_usd
         for other in range(book.first_position[pool], book.first_position[pool + 1]):
             gain = live.mark[book.market[other]] - book.entry_price[other]
             wallet -= live.quantity[other] * gain
