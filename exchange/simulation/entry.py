@@ -1,8 +1,9 @@
 """Margin on new exposure: what a policy asks beyond the schedule when an owner adds risk, stamped at entry.
 
 A policy writes terms by market into `World.entry`; here they become a rate for a portfolio at the leverage
-with which it is entered. The rate is asked for when an owner adds exposure or withdraws, and stays in force
-(as the account's initial rate) until the owner acts again: it does not move with prices, nor with equity.
+with which it is entered. The rate is asked for when an owner adds exposure, and stays in force (as the
+account's initial rate) until the owner adds again: it does not move with prices, nor with equity. A withdrawal
+must leave what entering would take.
 Makers and the backstop are outside it.
 """
 
