@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exchange.errors import InputError, WorkError
+from exchange.simulation.settings import Settings
 from exchange.simulation.venue import Venue
 from pipelines import closed_loop, simulate
-from pipelines.backtest_figures import POLICY, STATIC, paired, picture, table
+from pipelines.backtest_figures import NULL, POLICY, STATIC, against, frontier, paired, told
+from pipelines.backtest_runs import read_metrics, read_run, write_run
 from pipelines.closed_loop import POLICIES, Task
 from pipelines.damage import shown
 from pipelines.output import atomic_file
+from pipelines.plots_backtest import pictures
 from pipelines.progress import progress
 
-PLAN, RUNS, RESULT, PICTURE = "plan.json", "runs", "backtest.json", "backtest.png"
+PLAN, RUNS, RESULT = "plan.json", "runs", "backtest.json"
 SCENARIOS = ("default", "crash", "default", "october-2025", "default", "calm")
 """Of the generated worlds, in turns."""
 FIRST_SEED, FIRST_CALIBRATION_SEED = 10_000, 20_000
@@ -38,35 +41,61 @@ TOLERANCE = 0.005
 MOST_TRIES = 6
 
 
+WITHOUT: dict[str, dict[str, Any]] = {
+    "impact": {"impact": 0.0},
+    "reaction": {"stress_a_day": 0.0, "mood_power": 0.0},
+}
+"""Settings of worlds that lack something: orders that move prices, traders who react to danger."""
+FRONTIER: dict[str, tuple[float, ...]] = {
+    STATIC: (1.0, 1.1, 1.25, 1.5, 2.0),
+    POLICY: (0.5, 1.0, 2.0, 4.0),
+}
+"""Strengths whose cost and use are drawn against each other."""
+
+
 class World(NamedTuple):
     """One venue to be run: on generated prices, or on one path of a dataset of prices."""
 
     name: str
     seed: int
     scenario: str = ""
+    prices: int = -1
+    """Which dataset of prices, -1 none."""
     path: int = -1
+    without: str = ""
+    """A name of `WITHOUT`."""
 
 
 class Plan(NamedTuple):
     """What a backtest was asked for; a folder of runs belongs to one."""
 
     model: str
-    prices: str
+    prices: tuple[str, ...]
     accounts: int
     days: float
     worlds: tuple[World, ...]
     calibration: tuple[World, ...]
 
 
+class Asked(NamedTuple):
+    """What is run beside the comparison: the first so many worlds again."""
+
+    frontier: int = 0
+    """With other strengths."""
+    without: int = 0
+    """Without what the result might hang on, see `WITHOUT`."""
+
+
 def run(
     model: Path,
-    prices: Path | None,
+    prices: Sequence[Path],
     out: Path,
     policies: Sequence[str],
     seeds: int,
     calibration: int,
     accounts: int,
     days: float,
+    beside: Asked,
     jobs: int | None = None,
 ) -> int:
     """Run what is missing and write the result into the folder `out`; 0 when it is whole.
@@ -80,51 +109,72 @@ def run(
     names = tuple(dict.fromkeys((STATIC, POLICY, *(policies or POLICIES))))
     plan = Plan(
         _digest(model / "manifest.json"),
-        "" if prices is None else _digest(prices / "dataset.json"),
+        tuple(_digest(each / "dataset.json") for each in prices),
         accounts,
         days,
         _worlds(FIRST_SEED, seeds, prices),
-        _worlds(FIRST_CALIBRATION_SEED, calibration, None),
+        _worlds(FIRST_CALIBRATION_SEED, calibration, ()),
     )
     _claim(out, plan)
     bench = _Bench(out / RUNS, plan, model, prices, jobs or len(os.sched_getaffinity(0)))
-    strengths, margins = bench.calibrate(names)
+    strengths, brought_to = bench.calibrate(names)
     found = bench.all(plan.worlds, names, strengths)
+    # replayed days first: they are real
+    few = sorted(plan.worlds, key=lambda world: world.prices < 0)
     result = {
         "policies": {},
         "paired": {},
         "seeds": [world.seed for world in plan.worlds],
         "paths": [world.name for world in plan.worlds],
     } | paired(found)
-    result["strengths"] = strengths
-    result["calibrated_average_margin"] = margins
+    result["against"] = against(found, POLICY)
+    result["strengths"], result["brought_to"] = strengths, brought_to
     result["accounts"], result["days"] = accounts, days
-    print(table(result))
-    with atomic_file(out / PICTURE) as file:
-        file.write_bytes(picture(result))
+    result["frontier"] = frontier(
+        {
+            name: {each: bench.all(few[: beside.frontier], (name,), {name: each})[name] for each in levels}
+            for name, levels in FRONTIER.items()
+        }
+        if beside.frontier
+        else {}
+    )
+    result["without"] = {}
+    for lacking in WITHOUT if beside.without else ():
+        worlds = [
+            world._replace(name=f"{world.name}-no-{lacking}", without=lacking)
+            for world in few[: beside.without]
+        ]
+        compared = [name for name in names if name in (STATIC, POLICY, NULL)]
+        result["without"][lacking] = paired(bench.all(worlds, compared, strengths))["paired"]
+    print(told(result))
+    for name, drawn in pictures(result).items():
+        with atomic_file(out / name) as file:
+            file.write_bytes(drawn)
     with atomic_file(out / RESULT) as file:
         file.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
-def make_world(world: World, accounts: int, days: float, prices: Path | None) -> Venue:
+def make_world(world: World, accounts: int, days: float, prices: Sequence[Path]) -> Venue:
     """The venue of a world, before its first minute."""
-    if world.path < 0:
-        return simulate.generated_venue(accounts, days, world.seed, world.scenario)
-    assert prices is not None
-    return simulate.replayed_venue(prices, world.path, accounts, days, world.seed)
+    settings = Settings()._replace(**WITHOUT.get(world.without, {}))
+    if world.prices < 0:
+        return simulate.generated_venue(accounts, days, world.seed, world.scenario, settings)
+    return simulate.replayed_venue(prices[world.prices], world.path, accounts, days, world.seed, settings)
 
 
-def _worlds(first_seed: int, count: int, prices: Path | None) -> tuple[World, ...]:
+def _worlds(first_seed: int, count: int, prices: Sequence[Path]) -> tuple[World, ...]:
     made = [
         World(f"{scenario}-{seed}", seed, scenario)
         for seed, scenario in (
             (first_seed + number, SCENARIOS[number % len(SCENARIOS)]) for number in range(count)
         )
     ]
-    if prices is not None:
-        paths = simulate.count_paths(prices)
-        made += [World(f"{prices.name}-{path + 1}", first_seed + path, path=path) for path in range(paths)]
+    for number, folder in enumerate(prices):
+        made += [
+            World(f"replay-{number + 1}-{path + 1}", first_seed + path, prices=number, path=path)
+            for path in range(simulate.count_paths(folder))
+        ]
     return tuple(made)
 
 
@@ -159,51 +209,52 @@ def _claim(out: Path, plan: Plan) -> None:
 class _Bench:
     """Runs of a plan, each done once."""
 
-    def __init__(self, folder: Path, plan: Plan, model: Path, prices: Path | None, jobs: int) -> None:
+    def __init__(self, folder: Path, plan: Plan, model: Path, prices: Sequence[Path], jobs: int) -> None:
         self._folder = folder
         self._plan = plan
         self._model = model
-        self._prices = prices
+        self._prices = tuple(prices)
         self._jobs = jobs
         folder.mkdir(exist_ok=True)
 
     def calibrate(self, names: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
-        """Strengths that give `account-risk`'s average margin in calibration worlds, and what they give."""
+        """Strengths that bring policies to `account-risk` in calibration worlds, and what they give."""
         worlds = self._plan.calibration
         strengths = {name: POLICIES[name].strength for name in names}
-        scaled = [name for name in names if POLICIES[name].is_scaled]
-        margins: dict[str, float] = {}
+        scaled = [name for name in names if POLICIES[name].fitted_to]
+        given: dict[str, float] = {}
         if not worlds:
-            return strengths, margins
-        aim = self._margin(worlds, POLICY, 1.0)
-        margins[POLICY] = aim
+            return strengths, given
+        self.all(worlds, (POLICY,), strengths)
         for name in scaled:
-            if POLICIES[name].other_draws and STATIC in margins:
+            if POLICIES[name].other_draws and STATIC in given:
                 strengths[name] = strengths[STATIC]  # the same policy
                 continue
-            strengths[name], margins[name] = self._brought_to(aim, name)
-        return strengths, margins
+            aim = self._level(worlds, POLICY, strengths[POLICY], POLICIES[name].fitted_to)
+            given[f"{POLICY} {POLICIES[name].fitted_to}"] = aim
+            strengths[name], given[name] = self._brought_to(aim, name)
+        return strengths, given
 
     def _brought_to(self, aim: float, name: str) -> tuple[float, float]:
-        """The strength whose average margin is `aim`, by the secant through the two nearest tries."""
-        worlds, start = self._plan.calibration, POLICIES[name].strength
-        tried = [(start, self._margin(worlds, name, start))]
-        following = start * (aim / tried[0][1]) if POLICIES[name].lifts else start * 0.5
+        """The strength that gives `aim`, and what it gives, by the secant through the two last tries."""
+        worlds, policy = self._plan.calibration, POLICIES[name]
+        start = policy.strength
+        tried = [(start, self._level(worlds, name, start, policy.fitted_to))]
+        following = start * (aim / tried[0][1]) if policy.lifts else start * 0.5
         while len(tried) < MOST_TRIES and abs(tried[-1][1] / aim - 1.0) > TOLERANCE:
-            tried.append((following, self._margin(worlds, name, following)))
+            following = max(following, 1.0 if policy.lifts else 0.0)
+            tried.append((following, self._level(worlds, name, following, policy.fitted_to)))
             (first, at_first), (last, at_last) = tried[-2:]
             if at_last == at_first:
                 break
-            following = max(last + (aim - at_last) * (last - first) / (at_last - at_first), 0.0)
+            following = last + (aim - at_last) * (last - first) / (at_last - at_first)
         return min(tried, key=lambda one: abs(one[1] - aim))
 
-    def _margin(self, worlds: Sequence[World], name: str, strength: float) -> float:
+    def _level(self, worlds: Sequence[World], name: str, strength: float, metric: str) -> float:
         found = self.all(worlds, (name,), {name: strength})[name]
         # weighted by notional over all worlds, as within one
         weight = [each["open_interest_usd"] for each in found]
-        return sum(w * each["average_margin_rate"] for w, each in zip(weight, found, strict=True)) / sum(
-            weight
-        )
+        return sum(w * each[metric] for w, each in zip(weight, found, strict=True)) / sum(weight)
 
     def all(
         self, worlds: Sequence[World], names: Sequence[str], strengths: dict[str, float]
@@ -211,15 +262,16 @@ class _Bench:
         """Metrics by policy, one entry a world; what has been run before is read."""
         wanted = [(world, name, strengths[name]) for name in names for world in worlds]
         missing = [one for one in wanted if not self._file(*one).is_file()]
-        # the oracle reads what static did in the same world
+        # some read what others did in the same world
         for stage in (
-            [one for one in missing if not POLICIES[one[1]].knows_future],
-            [one for one in missing if POLICIES[one[1]].knows_future],
+            [one for one in missing if not _needs(one[1])],
+            [one for one in missing if _needs(one[1])],
         ):
             if stage:
                 self._run(stage, strengths)
         return {
-            name: [self._read(world, name, strengths[name])["metrics"] for world in worlds] for name in names
+            name: [read_metrics(self._file(world, name, strengths[name])) for world in worlds]
+            for name in names
         }
 
     def _run(self, wanted: Sequence[tuple[World, str, float]], strengths: dict[str, float]) -> None:
@@ -249,20 +301,27 @@ class _Bench:
         with ProcessPoolExecutor(self._jobs, multiprocessing.get_context("spawn")) as pool:
             yield pool.submit
 
-    def _task(self, world: World, name: str, strength: float, strengths: dict[str, float]) -> Task:
-        future: tuple[tuple[int, int], ...] = ()
-        if POLICIES[name].knows_future:
-            seen = self._read(world, STATIC, strengths[STATIC])["negative"]
-            future = tuple((int(who), int(at)) for who, at in seen)
+    def _task(self, world: World, name: str, strength: float, strengths: dict[str, float]) -> _Work:
+        needed = _needs(name)
+        before = self._file(world, needed, strengths[needed]) if needed else None
         make = partial(make_world, world, self._plan.accounts, self._plan.days, self._prices)
-        return Task(world.name, name, strength, make, self._model, future)
+        return _Work(Task(world.name, name, strength, make, self._model), before)
 
     def _file(self, world: World, name: str, strength: float) -> Path:
         return self._folder / f"{world.name}.{name}.{strength:.9g}.json"
 
-    def _read(self, world: World, name: str, strength: float) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._file(world, name, strength).read_text())
-        return found
+
+class _Work(NamedTuple):
+    """A task, and the file of the run whose future it knows."""
+
+    task: Task
+    before: Path | None
+
+
+def _needs(name: str) -> str:
+    """The policy whose run in the same world another one reads, "" none."""
+    policy = POLICIES[name]
+    return STATIC if policy.knows_future else POLICY if policy.ahead_h else ""
 
 
 def _at_once(work: Callable[..., None], *arguments: Any) -> Future[None]:
@@ -275,8 +334,7 @@ def _at_once(work: Callable[..., None], *arguments: Any) -> Future[None]:
     return future
 
 
-def _run_into(file: Path, task: Task) -> None:
+def _run_into(file: Path, work: _Work) -> None:
     """Run a task in a process of its own, and write what came of it."""
-    found = closed_loop.run(task)
-    with atomic_file(file) as new:
-        new.write_text(json.dumps(found))
+    future = None if work.before is None else read_run(work.before)
+    write_run(file, closed_loop.run(work.task._replace(future=future)))

@@ -13,8 +13,10 @@ from pipelines.options import Model, path, within
 def backtest(
     model: Model,
     prices: Annotated[
-        Path | None,
-        typer.Option(metavar="DATASET", parser=path, help="Replay every path of these prices too."),
+        list[Path] | None,
+        typer.Option(
+            metavar="DATASET", parser=path, help="Replay every path of these prices too; may be repeated."
+        ),
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -30,7 +32,23 @@ def backtest(
             parser=within("--calibration", int, 0, 1_000),
             help="Further worlds in which policies are brought to one average margin; 0: as they are.",
         ),
-    ] = 6,
+    ] = 24,
+    frontier: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=within("--frontier", int, 0, 10_000),
+            help="Worlds in which static and account-risk are run at other strengths; 0: none.",
+        ),
+    ] = 24,
+    without: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=within("--without", int, 0, 10_000),
+            help="Worlds that are run without price impact, and without trader reaction, too; 0: none.",
+        ),
+    ] = 24,
     accounts: Annotated[
         int, typer.Option(metavar="N", parser=within("--accounts", int, 50, 100_000), help="Traders a world.")
     ] = 3_000,
@@ -53,23 +71,26 @@ def backtest(
 ) -> int:
     """Try margin policies against each other in the simulated venue.
 
-    All are brought to the average margin of account-risk, which runs as it is.
+    All are brought to the average margin of account-risk, which runs as it is. Writes
+    backtest.json and pictures: changes against static, frontiers of margin and of refused demand, and what
+    assumptions are worth.
 
     \b
     Examples:
-      perprisk backtest --model model --seeds 6 --accounts 1000 --days 5 --out backtest
+      perprisk backtest --model model --seeds 6 --calibration 3 --accounts 1000 --days 5 --out backtest
       perprisk backtest --model model --prices crashes --policy static-1.5 --policy null
     """
     from pipelines import backtest as stage
 
     return stage.run(
         model=model,
-        prices=prices,
+        prices=prices or (),
         out=out,
         policies=policy or (),
         seeds=seeds,
         calibration=calibration,
         accounts=accounts,
         days=days,
+        beside=stage.Asked(frontier, without),
         jobs=jobs,
     )

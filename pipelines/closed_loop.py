@@ -37,8 +37,8 @@ QUANTILE = 2.33
 """Standard deviations of a normal move that is exceeded once in a hundred."""
 STRESS_WEIGHT = 0.25
 """Of stressed observations in a SPAN-like margin, as EMIR asks for at least."""
-MOST_ADD_ON = 2.0
-"""Most that volatility adds, over the schedule's first rate."""
+MOST = 1.0
+"""Most that volatility and the model add, times the schedule's margin: margin at most doubles."""
 
 
 class Market(NamedTuple):
@@ -60,13 +60,15 @@ class Policy(NamedTuple):
     asks: Callable[[npt.NDArray[Any], Market, float], None] | None = None
     """Writes terms of entry, given the markets and the strength."""
     strength: float = 1.0
-    is_scaled: bool = False
-    """Whether its strength is fitted to an average margin."""
+    fitted_to: str = ""
+    """Metric in which it is brought to `account-risk` by its strength; "" for one that runs as it is."""
     lifts: bool = False
     """Whether the strength multiplies the schedule's initial rates."""
     on_open: bool = False
     """Whether open positions are asked too, at once."""
     model: bool = False
+    ahead_h: int = 0
+    """By how many hours its features are ahead of time."""
     knows_future: bool = False
     other_draws: bool = False
 
@@ -77,36 +79,54 @@ def _by_size(entry: npt.NDArray[Any], _market: Market, strength: float) -> None:
 
 def _by_volatility(entry: npt.NDArray[Any], market: Market, strength: float) -> None:
     above = np.maximum(market.fast_day / market.slow_day - 1.0, 0.0)
-    entry["add_on"] = market.scheduled * np.minimum(strength * above, MOST_ADD_ON)
+    entry["add_on"] = market.scheduled * strength * above
 
 
 def _like_span(entry: npt.NDArray[Any], market: Market, strength: float) -> None:
     at_risk = QUANTILE * ((1.0 - STRESS_WEIGHT) * market.fast_day + STRESS_WEIGHT * market.worst_day)
-    entry["add_on"] = np.clip(strength * at_risk - market.scheduled, 0.0, MOST_ADD_ON * market.scheduled)
+    entry["add_on"] = np.maximum(strength * at_risk - market.scheduled, 0.0)
     entry["per_slip"] = 1.0 + strength
 
 
+MARGIN, REFUSED = "average_margin_rate", "refused_demand"
 POLICIES: dict[str, Policy] = {
-    "static": Policy("the venue's tiers, lifted to the same average margin", lifts=True, is_scaled=True),
+    "static": Policy("the venue's tiers, lifted to the same average margin", lifts=True, fitted_to=MARGIN),
     "static-1.5": Policy("the venue's tiers, initial rates half as much again", lifts=True, strength=1.5),
+    "static-refused": Policy(
+        "the venue's tiers, lifted until as much demand is refused", lifts=True, fitted_to=REFUSED
+    ),
     "size": Policy(
-        "more for positions that are large beside the book, on new exposure", _by_size, is_scaled=True
+        "more for positions that are large beside the book, on new exposure", _by_size, fitted_to=MARGIN
     ),
     "volatility": Policy(
         "more when volatility is above its slow level, on open positions at once", _by_volatility,
-        is_scaled=True, on_open=True,
+        fitted_to=MARGIN, on_open=True,
     ),
-    "volatility-new": Policy("the same on new exposure only", _by_volatility, is_scaled=True),
+    "volatility-new": Policy("the same on new exposure only", _by_volatility, fitted_to=MARGIN),
     "span-like": Policy(
         "value at risk, stress, liquidity and concentration, on open positions", _like_span,
-        is_scaled=True, on_open=True,
+        fitted_to=MARGIN, on_open=True,
     ),
-    "account-risk": Policy("the model's risk at entry times what a liquidation costs, stamped", model=True),
+    "account-risk": Policy("what brings the model's risk at entry to its target, stamped", model=True),
     "account-risk-open": Policy("the same, on open positions at once: the trap", model=True, on_open=True),
+    "account-risk-ahead": Policy(
+        "account-risk with features a day ahead of time: what leakage would be worth", ahead_h=24
+    ),
     "oracle": Policy("nobody who will go negative within a day may add", knows_future=True),
-    "null": Policy("static again, other draws of behaviour", lifts=True, is_scaled=True, other_draws=True),
+    "null": Policy("static again, other draws of behaviour", lifts=True, fitted_to=MARGIN, other_draws=True),
 }  # fmt: skip
 ORACLE_SEES_US = DAY_US
+
+
+class Result(NamedTuple):
+    """What came of a run."""
+
+    metrics: dict[str, float]
+    """Those of `backtest.json`."""
+    negative: list[tuple[int, int]]
+    """Traders who went negative, and when for the first time, microseconds."""
+    asked: list[EntryRisk]
+    """What the model said, every `MODEL_EVERY` hours from the start on."""
 
 
 class Task(NamedTuple):
@@ -118,12 +138,12 @@ class Task(NamedTuple):
     strength: float
     make: Callable[[], Venue]
     model: Path | None
-    future: tuple[tuple[int, int], ...] = ()
-    """For the oracle: accounts and when they go negative for the first time under `static`, microseconds."""
+    future: Result | None = None
+    """What came of the same world: under `static` for the oracle, under `account-risk` for features ahead."""
 
 
-def run(task: Task) -> dict[str, Any]:
-    """Run it to its end; the metrics of `backtest.json`, and who went negative when.
+def run(task: Task) -> Result:
+    """Run it to its end.
 
     Raises BundleError where the model cannot be used.
     """
@@ -134,20 +154,31 @@ def run(task: Task) -> dict[str, Any]:
         world.account["draws"] = 1 << 32  # another stretch of everybody's stream of random numbers
     if policy.lifts:
         lift_schedule(venue, task.strength)
+    asks: Callable[[int], EntryRisk] | None = None
     follower = None
     if policy.model:
         assert task.model is not None
         follower = Follower(venue, _scorer(task.model))
+        asks = _present(follower)
+    elif policy.ahead_h:
+        assert task.future is not None
+        asks = _ahead(task.future.asked, policy.ahead_h)
     gauge = Gauge(venue)
     negative: dict[int, int] = {}
+    asked: list[EntryRisk] = []
     for rows in venue.run(venue.history_minutes):
         gauge.add(rows)
         if follower is not None:
             follower.follow(rows)
     outcome = Outcome(venue)
-    act(venue, policy, task, gauge.market, follower)
     hour = 0
-    while venue.minute < venue.minutes:
+    while True:
+        if asks is not None and hour % MODEL_EVERY == 0:
+            asked.append(asks(hour))
+            price(venue.world.entry, asked[-1], task.strength)
+        act(venue, policy, task, gauge.market)
+        if venue.minute >= venue.minutes:
+            break
         for rows in venue.run(min(venue.minute + EVERY_MINUTES, venue.minutes)):
             outcome.add(rows)
             gauge.add(rows)
@@ -157,13 +188,18 @@ def run(task: Task) -> dict[str, Any]:
                 follower.follow(rows)
         outcome.look()
         hour += 1
-        act(venue, policy, task, gauge.market, follower if hour % MODEL_EVERY == 0 else None)
     assert venue.total_micro() == venue.paid_in_micro
     traders = venue.world.account["kind"] < MAKER
-    return {
-        "metrics": outcome.figures(),
-        "negative": sorted((who, at) for who, at in negative.items() if traders[who]),
-    }
+    first = sorted((who, at) for who, at in negative.items() if traders[who])
+    return Result(outcome.figures(), first, asked)
+
+
+def _present(follower: Follower) -> Callable[[int], EntryRisk]:
+    return lambda _hour: follower.risk()
+
+
+def _ahead(asked: list[EntryRisk], ahead_h: int) -> Callable[[int], EntryRisk]:
+    return lambda hour: asked[min((hour + ahead_h) // MODEL_EVERY, len(asked) - 1)]
 
 
 def lift_schedule(venue: Venue, times: float) -> None:
@@ -175,15 +211,12 @@ def lift_schedule(venue: Venue, times: float) -> None:
         row["initial_deduction"] = np.cumsum(steps)
 
 
-def act(venue: Venue, policy: Policy, task: Task, market: Market, follower: Follower | None) -> None:
-    """Put what a policy asks from now on in force."""
+def act(venue: Venue, policy: Policy, task: Task, market: Market) -> None:
+    """Put what a policy asks from now on in force; what the model says stands in the terms already."""
     entry = venue.world.entry
     if policy.asks is not None:
-        entry["stamps"] = 1
+        entry["stamps"], entry["most"] = 1, MOST
         policy.asks(entry, market, task.strength)
-    if follower is not None:
-        entry["stamps"] = 1
-        _price(entry, follower.risk(), task.strength)
     if policy.on_open:
         accounts = len(venue.world.account)
         initial, maintenance = np.zeros(accounts), np.zeros(accounts)
@@ -192,17 +225,19 @@ def act(venue: Venue, policy: Policy, task: Task, market: Market, follower: Foll
         venue.set_margin_rates(held, initial[held], maintenance[held])
     if policy.knows_future:
         now_us = venue.paths.start_us + venue.minute * MINUTE_US
-        barred = [who for who, at in task.future if now_us < at <= now_us + ORACLE_SEES_US]
+        assert task.future is not None
+        barred = [who for who, at in task.future.negative if now_us < at <= now_us + ORACLE_SEES_US]
         before = np.flatnonzero(venue.world.account["initial_rate"] > 0.0)
         who = np.union1d(before, np.array(barred, np.int64)).astype(np.int64)
         venue.set_margin_rates(who, np.isin(who, barred).astype(np.float64), np.zeros(len(who)))
 
 
-def _price(entry: npt.NDArray[Any], risk: EntryRisk, strength: float) -> None:
-    """Terms of the policy that the service suggests by (`serving.policy`)."""
+def price(entry: npt.NDArray[Any], risk: EntryRisk, strength: float) -> None:
+    """Write terms of the policy that the service suggests by (`serving.policy`); stronger is stricter."""
+    entry["stamps"], entry["most"] = 1, MOST
     known = ~np.isnan(risk.pd_24h)
     entry["pd"] = np.where(known, risk.pd_24h, 1.0)  # missing data earns no relief
-    entry["loading"], entry["target"] = strength * LOADING, TARGET_PD
+    entry["loading"], entry["target"] = LOADING, TARGET_PD / strength
     move = risk.sigma_day * math.sqrt(MARGIN_PERIOD_OF_RISK_H / 24.0)
     entry["move"] = np.where(np.isnan(move), entry["move"], move)
 

@@ -44,10 +44,10 @@ VERSION = 2
 RUNGS = 12
 """Levels of the ladder."""
 
-TARGET_PD = 0.01
+TARGET_PD = 0.1
 """Probability of liquidation within a day that the static schedule is taken to pay for."""
 
-LOADING = 3.0
+LOADING = 100.0
 """Prudence: how many times the expected cost of a liquidation is asked for."""
 
 MARGIN_PERIOD_OF_RISK_H = 1.0

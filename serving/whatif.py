@@ -101,13 +101,15 @@ def _order(trial: State, market: int, quantity: float, price: float, value: Floa
             slot = trial.position[slot].next
 
 
+_FRESH = new_state(markets=1, assets=1, accounts=1, slots=1, owners=1).account
+_KEPT = ("first_position", "first_balance", "cash", "changed")
+_FORGOTTEN = tuple(name for name in _FRESH.dtype.names or () if name not in _KEPT)
+
+
 def _forget(rows: npt.NDArray[np.void]) -> None:
     """Leave of the only account what a state that was sent says of it."""
-    kept = ("first_position", "first_balance", "cash", "changed")
-    fresh = new_state(markets=1, assets=1, accounts=1, slots=1, owners=1).account
-    for name in rows.dtype.names or ():
-        if name not in kept:
-            rows[name] = fresh[name]
+    for name in _FORGOTTEN:
+        rows[name] = _FRESH[name]
 
 
 class Holdings(NamedTuple):

@@ -2,8 +2,8 @@
 
 A policy writes terms by market into `World.entry`; here they become a rate for a portfolio at the leverage
 with which it is entered. The rate is asked for when an owner adds exposure, and stays in force (as the
-account's initial rate) until the owner adds again: it does not move with prices, nor with equity. A withdrawal
-must leave what entering would take.
+account's initial rate) until the owner adds again: it does not move with prices, nor with equity. A
+withdrawal must leave what entering would take.
 Makers and the backstop are outside it.
 """
 
@@ -16,9 +16,11 @@ import numpy as np
 from exchange.book import slippage
 from exchange.compiled import lean
 from exchange.rates import surcharge
-from exchange.simulation.ledger import figures, holds, initial_margin_usd
+from exchange.simulation.ledger import figures, holds, initial_margin_usd, maintenance_margin_usd
 from exchange.simulation.state import ENTRY_LEVERAGES, MAKER, NIL, NONE, World
 
+SHOWN_LEVERAGES = np.array([5.0, 10.0])
+"""Gross notional over collateral beyond which notional is added up."""
 STEPS = 24
 """Halvings in the search for the least collateral that suffices."""
 
@@ -47,38 +49,52 @@ def pd_at(world: World, market: int, side: int, leverage: float) -> float:
 
 
 @lean
-def entry_rate(world: World, market: int, signed_usd: float, leverage: float) -> float:
-    """What is asked for beyond the schedule, as a share of the notional of one position."""
+def entry_rate(world: World, market: int, signed_usd: float, scheduled_usd: float, leverage: float) -> float:
+    """What is asked for beyond the schedule's `scheduled_usd`, as a share of the notional of one position.
+
+    What moves with the model and with volatility is at most `most` times the schedule's margin, so that the
+    margin of a portfolio never rises from trough to peak by more than 1 + `most`.
+    """
     terms = world.entry[market]
     row = world.market[market]
-    slip = slippage(abs(signed_usd), row.base_depth, row.calm_spread)
-    rate = terms.add_on + terms.per_slip * slip
+    notional = abs(signed_usd)
+    slip = slippage(notional, row.base_depth, row.calm_spread)
+    moving = terms.add_on
     if terms.loading > 0.0:
         pd = pd_at(world, market, 0 if signed_usd > 0.0 else 1, leverage)
-        rate += surcharge(pd, slip + terms.move, terms.target, terms.loading)
-    return float(rate)
+        moving += surcharge(pd, slip + terms.move, terms.target, terms.loading)
+    return float(min(moving, terms.most * scheduled_usd / notional) + terms.per_slip * slip)
 
 
 @lean
 def _asked(
     world: World, account: int, only: int, market: int, lots: int, collateral_usd: float
 ) -> tuple[float, float]:
-    """Initial margin asked of a pool once `market` holds `lots`, and its gross notional; dollars."""
+    """Initial margin asked of a pool once `market` holds `lots`, and its gross notional; dollars.
+
+    The model is asked about small positions. Of a large one the schedule keeps a higher maintenance margin,
+    so that less of the collateral stands between it and liquidation: it is priced at the leverage at which
+    a small one would have as much in between.
+    """
     first, last = (only, only + 1) if only >= 0 else (0, world.market.shape[0])
     gross = 0.0
+    beyond = 0.0
     for each in range(first, last):
         row = world.market[each]
         held = lots if each == market else world.position[account, each].lots
-        gross += abs(held) * row.lot * row.mark
-    leverage = gross / collateral_usd if collateral_usd > 0.0 else math.inf
+        notional = abs(held) * row.lot * row.mark
+        gross += notional
+        beyond += maintenance_margin_usd(world, each, notional) - row.maintenance_rate[0] * notional
+    between = collateral_usd - beyond
+    leverage = gross / between if between > 0.0 else math.inf
     asked = 0.0
     for each in range(first, last):
         row = world.market[each]
         held = lots if each == market else world.position[account, each].lots
         if held != 0:
             signed = held * row.lot * row.mark
-            asked += initial_margin_usd(world, each, abs(signed))
-            asked += abs(signed) * entry_rate(world, each, signed, leverage)
+            scheduled = initial_margin_usd(world, each, abs(signed))
+            asked += scheduled + abs(signed) * entry_rate(world, each, signed, scheduled, leverage)
     return min(asked, max(gross, 0.0)), gross
 
 
@@ -122,22 +138,32 @@ def stamp_rate(world: World, account: int, market: int) -> None:
 
 @lean
 def sum_in_force(world: World, out: np.ndarray) -> None:
-    """Add up over traders: initial margin in force and gross notional, dollars, into float64[2]."""
+    """Add up over traders, dollars: initial margin in force and gross notional, and how that is levered.
+
+    float64[2 + len(SHOWN_LEVERAGES)]: the last are gross notional held at more than these leverages.
+    """
     out[:] = 0.0
     for account in range(world.account.shape[0]):
         state = world.account[account]
         if state.kind >= MAKER or state.held == np.uint64(0):
             continue
         if state.isolated == 0:
-            _, _, initial, _, gross, _ = figures(world, account, NONE)
-            out[0] += initial
-            out[1] += gross
+            _, collateral, initial, _, gross, _ = figures(world, account, NONE)
+            _add(out, initial, gross, collateral)
             continue
         for market in range(world.market.shape[0]):
             if holds(world, account, market):
-                _, _, initial, _, gross, _ = figures(world, account, market)
-                out[0] += initial
-                out[1] += gross
+                _, collateral, initial, _, gross, _ = figures(world, account, market)
+                _add(out, initial, gross, collateral)
+
+
+@lean
+def _add(out: np.ndarray, initial: float, gross: float, collateral: float) -> None:
+    out[0] += initial
+    out[1] += gross
+    for each in range(SHOWN_LEVERAGES.shape[0]):
+        if gross > SHOWN_LEVERAGES[each] * collateral:
+            out[2 + each] += gross
 
 
 @lean
@@ -145,8 +171,8 @@ def reference_rate(world: World, position_usd: float, leverage: float) -> float:
     """Initial margin rate of a fixed portfolio, entered now: `position_usd` long in every market."""
     asked = 0.0
     for market in range(world.market.shape[0]):
-        asked += initial_margin_usd(world, market, position_usd)
-        asked += position_usd * entry_rate(world, market, position_usd, leverage)
+        scheduled = initial_margin_usd(world, market, position_usd)
+        asked += scheduled + position_usd * entry_rate(world, market, position_usd, scheduled, leverage)
     return float(asked / (position_usd * world.market.shape[0]))
 
 

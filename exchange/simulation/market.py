@@ -71,7 +71,7 @@ def move(world: World, market: int, outside: float, elapsed_s: float) -> None:
     calm_depth = row.base_depth
     if calm_depth > 0.0:
         stock_usd = row.maker_lots * row.lot * before
-        target = -s.skew * DEPTH_AT * stock_usd / calm_depth
+        target = -s.impact * s.skew * DEPTH_AT * stock_usd / calm_depth
         target = min(max(target, -s.most_skew), s.most_skew)
         row.skew += ema_weight(elapsed_s, s.resilience_s) * (target - row.skew)
     quote(world, market)
@@ -249,7 +249,7 @@ def send(world: World, account: int, market: int, lots: int, ticks: int, fee_rat
         left -= part
     if filled != 0:
         size_usd = abs(filled) * row.lot * row.mid
-        push = math.copysign(walked(size_usd, row.depth), filled)
+        push = math.copysign(world.settings[0].impact * walked(size_usd, row.depth), filled)
         if kind == TRADE:
             row.push += world.settings[0].ordinary_share * push
         else:

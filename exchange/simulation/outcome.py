@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exchange.simulation.entry import reference_rate, sum_in_force
+from exchange.simulation.entry import SHOWN_LEVERAGES, reference_rate, sum_in_force
 from exchange.simulation.state import (
     DELEVERAGE,
+    DELEVERAGED,
     FUND,
     INTENDED,
     LIQUIDATION,
@@ -26,12 +27,16 @@ from exchange.simulation.state import (
     PENALTIES,
 )  # fmt: skip
 from exchange.simulation.venue import Rows, Venue
-from exchange.units import MINUTE_US
+from exchange.units import DAY_US, MINUTE_US
 
 Floats = npt.NDArray[np.float64]
 
 CASCADE_SHARE, CASCADE_MOVE = 0.001, 0.005
 """Of a minute of cascade: forced closing over open interest, and the mark's move in its direction."""
+HINDSIGHT_MINUTES = 60
+"""After which one sees what deleveraged winners would have had."""
+CAPITAL_COST_A_YEAR = 0.1
+"""What it costs traders to post margin, a share of it."""
 REFERENCE_POSITION_USD, REFERENCE_LEVERAGE = 2_500.0, 8.0
 """The portfolio on which procyclicality is read: long so much in every market, at this leverage."""
 
@@ -47,8 +52,11 @@ class Outcome:
         self._close = np.full((self._minutes + 1, markets), np.nan)
         self._open_usd = np.zeros((self._minutes + 1, markets))
         self._sums = dict.fromkeys(
-            ("liquidated", "deleveraged", "draw", "penalties", "traded", "margin", "gross"), 0.0
+            ("liquidated", "deleveraged", "given_up", "draw", "penalties", "traded"), 0.0
         )
+        self._held = np.zeros(2 + len(SHOWN_LEVERAGES))  # as `sum_in_force` has it, over all looks
+        self._looks = 0
+        self._sold_by_winners: list[tuple[int, int, float, float]] = []
         self._negative: set[int] = set()
         self._reference: list[float] = []
         purse = venue.world.purse
@@ -63,7 +71,13 @@ class Outcome:
         usd = np.abs(fills["a"]) * lot[fills["market"]] * fills["b"] * tick[fills["market"]]
         forced = fills["kind"] == LIQUIDATION
         sums["liquidated"] += float(usd[forced].sum())
+        closed = fills[fills["kind"] == DELEVERAGE]
         sums["deleveraged"] += float(usd[fills["kind"] == DELEVERAGE].sum())
+        when = np.clip((closed["time"] - venue.start_us) // MINUTE_US, 0, self._minutes)
+        units, price = closed["a"] * lot[closed["market"]], closed["b"] * tick[closed["market"]]
+        self._sold_by_winners += zip(
+            when.tolist(), closed["market"].tolist(), units.tolist(), price.tolist(), strict=True
+        )
         minute = np.clip((fills["time"][forced] - venue.start_us) // MINUTE_US, 0, self._minutes)
         side = (fills["a"][forced] < 0).astype(np.int64)
         np.add.at(self._forced, (minute, fills["market"][forced], side), usd[forced])
@@ -71,6 +85,7 @@ class Outcome:
         sums["draw"] -= float(fund["b"][fund["kind"] == LOSSES].sum()) / MICRO
         sums["penalties"] += float(fund["b"][fund["kind"] == PENALTIES].sum()) / MICRO
         events = rows["events"]
+        sums["given_up"] += float(events["b"][events["kind"] == DELEVERAGED].sum()) / MICRO
         traders = world.account["kind"][events["account"]] < MAKER
         self._negative.update(events["account"][(events["kind"] == NEGATIVE) & traders].tolist())
         bars = rows["bars"]
@@ -82,10 +97,10 @@ class Outcome:
 
     def look(self) -> None:
         """Read the margin in force and the reference portfolio; to be called at even intervals."""
-        found = np.zeros(2)
+        found = np.zeros_like(self._held)
         sum_in_force(self._venue.world, found)
-        self._sums["margin"] += float(found[0])
-        self._sums["gross"] += float(found[1])
+        self._held += found
+        self._looks += 1
         self._reference.append(reference_rate(self._venue.world, REFERENCE_POSITION_USD, REFERENCE_LEVERAGE))
 
     def figures(self) -> dict[str, float]:
@@ -96,21 +111,37 @@ class Outcome:
         opened = int(purse[OPENED]) - self._before[1]
         reference = np.array(self._reference)
         rises = np.diff(reference)
-        gross = sums["gross"]
+        margin, gross, *levered = self._held.tolist()
+        years = self._minutes * MINUTE_US / (365.0 * DAY_US)
+        posting = CAPITAL_COST_A_YEAR * years * margin / max(self._looks, 1)
         return {
             "insurance_draw_usd": sums["draw"],
             "negative_accounts": float(len(self._negative)),
             "liquidated_notional_usd": sums["liquidated"],
             "deleveraged_notional_usd": sums["deleveraged"],
+            "deleveraging_overshoot_usd": self._forgone() - sums["given_up"],
             "net_fund_usd": float(purse[FUND]) / MICRO - venue.fund_at_start_usd,
             "traded_notional_usd": sums["traded"],
             "refused_demand": 1.0 - opened / intended if intended else math.nan,
             "open_interest_usd": float(self._open_usd[: self._minutes].sum(axis=1).mean()),
             "cascade_minutes": float(self._cascade_minutes()),
-            "average_margin_rate": sums["margin"] / gross if gross else math.nan,
+            "traders_cost_usd": posting + sums["penalties"] + sums["given_up"],
+            "average_margin_rate": margin / gross if gross else math.nan,
             "margin_peak_over_trough": float(reference.max() / reference.min()),
             "largest_hourly_rise": float(rises.max(initial=0.0)),
+        } | {
+            f"share_above_{leverage:g}x": above / gross if gross else math.nan
+            for leverage, above in zip(SHOWN_LEVERAGES.tolist(), levered, strict=True)
         }
+
+    def _forgone(self) -> float:
+        """What deleveraged winners would have had more at the mark of an hour later, dollars."""
+        total = 0.0
+        for minute, market, units, price in self._sold_by_winners:
+            later = self._close[: minute + HINDSIGHT_MINUTES + 1, market]
+            known = later[np.isfinite(later)]
+            total += units * (price - float(known[-1])) if len(known) else 0.0
+        return total
 
     def _cascade_minutes(self) -> int:
         close: Any = self._close

@@ -56,6 +56,8 @@ class Settings(NamedTuple):
     """Calm depth of the leading market on a venue with few traders: makers quote from other venues; swept."""
     ordinary_share: float = 0.09
     """Part of its walk that an ordinary order leaves in the price: most are split and patient; fitted."""
+    impact: float = 1.0
+    """Times what orders do to prices; 0 is a venue whose prices nobody moves: what feedback is worth."""
     most_walk: float = 0.03
     """Farthest that one order walks into the book; what is left waits for the next second."""
     skew: float = 0.15

@@ -177,6 +177,7 @@ ENTRY_ROW = np.dtype(
         ("per_slip", "f8"),  # times the slippage of closing at once in the calm book
         ("loading", "f8"),  # of what a liquidation costs, see `exchange.rates.surcharge`; 0 none
         ("target", "f8"),
+        ("most", "f8"),  # of add-on and loading together, times the schedule's margin
         ("move", "f8"),  # share of notional that the price moves while a position is closed
         ("pd", "f8", (2, len(ENTRY_LEVERAGES))),  # long, short
     ],

@@ -22,12 +22,17 @@ MARKET = np.int64(0)
 
 
 def under_policy(
-    stage: Stage, loading: float = 3.0, target: float = 0.01, per_slip: float = 0.0, add_on: float = 0.0
+    stage: Stage,
+    loading: float = 3.0,
+    target: float = 0.01,
+    per_slip: float = 0.0,
+    add_on: float = 0.0,
+    most: float = 10.0,
 ) -> Stage:
     """Liquidation within a day is as likely as the square of leverage over twenty, twice that for shorts."""
     entry = stage.world.entry
     entry["stamps"] = 1
-    entry["loading"], entry["target"], entry["move"] = loading, target, 0.02
+    entry["loading"], entry["target"], entry["move"], entry["most"] = loading, target, 0.02, most
     entry["per_slip"], entry["add_on"] = per_slip, add_on
     long = np.minimum((ENTRY_LEVERAGES / 20.0) ** 2, 1.0)
     entry["pd"][:, 0], entry["pd"][:, 1] = long, np.minimum(2.0 * long, 1.0)
@@ -41,25 +46,32 @@ def asked_by_hand(stage: Stage, account: int, collateral: float) -> tuple[float,
         (m, n * world.market["lot"][m] * world.market["mark"][m]) for m, n in enumerate(stage.lots(account))
     ]
     gross = sum(abs(usd) for _, usd in held)
-    leverage = gross / collateral
+    kept = 0.0
+    for market, usd in held:
+        row = world.market[market]
+        kept += tiered_margin_usd(
+            abs(usd), row["floor"], row["maintenance_rate"], row["maintenance_deduction"]
+        )
+        kept -= row["maintenance_rate"][0] * abs(usd)
+    leverage = gross / (collateral - kept) if collateral > kept else np.inf
     asked = 0.0
     for market, usd in held:
         row, terms = world.market[market], world.entry[market]
         slip = slippage(abs(usd), row["base_depth"], row["calm_spread"])
         pd = np.interp(leverage, [0.0, *ENTRY_LEVERAGES], [0.0, *terms["pd"][int(usd < 0)]])
-        rate = terms["add_on"] + terms["per_slip"] * slip
-        rate += terms["loading"] * max(pd - terms["target"], 0.0) * (slip + terms["move"])
-        asked += tiered_margin_usd(abs(usd), row["floor"], row["initial_rate"], row["initial_deduction"])
-        asked += abs(usd) * rate
+        scheduled = tiered_margin_usd(abs(usd), row["floor"], row["initial_rate"], row["initial_deduction"])
+        moving = terms["add_on"] + terms["loading"] * max(pd - terms["target"], 0.0) * (slip + terms["move"])
+        asked += scheduled + min(abs(usd) * moving, terms["most"] * scheduled)
+        asked += abs(usd) * terms["per_slip"] * slip
     return min(asked, gross), gross
 
 
 @law
-@given(owners(), st.floats(0.0, 4.0), st.floats(0.0, 0.05))
+@given(owners(), st.floats(0.0, 4.0), st.floats(0.0, 0.05), st.floats(0.0, 10.0))
 def test_the_least_collateral_is_where_it_begins_to_suffice(
-    stage: Stage, loading: float, add_on: float
+    stage: Stage, loading: float, add_on: float, most: float
 ) -> None:
-    under_policy(stage, loading, per_slip=1.0, add_on=add_on)
+    under_policy(stage, loading, per_slip=1.0, add_on=add_on, most=most)
     stage.world.account["isolated"][0] = 0
     lots = np.int64(stage.lots(0)[0])
     least = least_collateral_usd(stage.world, 0, MARKET, lots)
