@@ -14,10 +14,11 @@ from exchange.errors import InputError
 from exchange.margin import tiered_margin_usd
 from exchange.simulation.outcome import Outcome
 from pipelines import backtest, simulate
-from pipelines.backtest_figures import paired, table
+from pipelines.backtest_figures import paired, told
 from pipelines.cli import run as command
+from pipelines.backtest_runs import read_metrics, read_run, write_run
 from pipelines.closed_loop import POLICIES, Task, lift_schedule, run
-from pipelines.entry_risk import Follower
+from pipelines.entry_risk import EntryRisk, Follower
 from tests.serving.plain_models import write_model
 
 ACCOUNTS, DAYS = 80, 0.25
@@ -25,6 +26,7 @@ METRICS = {
     "insurance_draw_usd", "negative_accounts", "liquidated_notional_usd", "deleveraged_notional_usd",
     "net_fund_usd", "traded_notional_usd", "refused_demand", "open_interest_usd", "cascade_minutes",
     "average_margin_rate", "margin_peak_over_trough", "largest_hourly_rise",
+    "deleveraging_overshoot_usd", "traders_cost_usd", "share_above_5x", "share_above_10x",
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def small_world(seed: int = 3) -> object:
 
 def figures(policy: str, model: Path | None = None, strength: float | None = None) -> dict[str, float]:
     chosen = POLICIES[policy].strength if strength is None else strength
-    return run(Task("w", policy, chosen, partial(small_world), model))["metrics"]
+    return run(Task("w", policy, chosen, partial(small_world), model)).metrics
 
 
 def test_the_same_run_gives_the_same_figures_and_another_policy_others(model: Path) -> None:
@@ -133,6 +135,38 @@ def test_forced_closing_makes_a_minute_of_cascade_where_the_mark_follows() -> No
     )
 
 
+def test_features_ahead_are_those_that_account_risk_had_a_day_later(model: Path) -> None:
+    own = run(Task("w", "account-risk", 1.0, partial(small_world), model))
+    assert len(own.asked) == 2
+    later = [EntryRisk(each.pd_24h * 0.0 + share, each.sigma_day)
+             for each, share in zip(own.asked * 4, np.linspace(0.0, 0.9, 8), strict=True)]  # fmt: skip
+    ahead = run(Task("w", "account-risk-ahead", 1.0, partial(small_world), None, own._replace(asked=later)))
+    assert [float(each.pd_24h[0, 0, 0]) for each in ahead.asked] == [float(later[6].pd_24h[0, 0, 0]),
+                                                                      float(later[7].pd_24h[0, 0, 0])]  # fmt: skip
+
+
+def test_what_a_run_found_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
+    for policy in ("static", "account-risk"):
+        found = run(Task("w", policy, 1.0, partial(small_world), model))
+        write_run(tmp_path / "run.json", found)
+        read = read_run(tmp_path / "run.json")
+        assert read.metrics == found.metrics == read_metrics(tmp_path / "run.json")
+        assert read.negative == found.negative
+        for one, other in zip(read.asked, found.asked, strict=True):
+            assert one.pd_24h.tobytes() == other.pd_24h.tobytes()
+            assert one.sigma_day.tobytes() == other.sigma_day.tobytes()
+
+
+def test_without_impact_prices_are_those_of_the_world_outside() -> None:
+    for without, follows in (("impact", True), ("", False)):
+        world = backtest.World("w", 3, "crash", without=without)
+        venue = backtest.make_world(world, ACCOUNTS, DAYS, ())
+        for _ in venue.run():
+            pass
+        rows = venue.world.market
+        assert np.allclose(rows["mid"], rows["outside"], rtol=1e-12) == follows
+
+
 def test_changes_are_of_sums_and_worlds_are_drawn_whole() -> None:
     static = [{"a": 1.0, "b": 0.0}, {"a": 3.0, "b": 0.0}]
     half = [{"a": 0.5, "b": 0.0}, {"a": 1.5, "b": 1.0}]
@@ -148,7 +182,7 @@ def test_a_backtest_is_whole_goes_on_where_it_stopped_and_belongs_to_its_plan(
     out = tmp_path / "backtest"
     asked = ["backtest", "--model", str(model), "--seeds", "2", "--calibration", "1", "--jobs", "1",
              "--accounts", str(ACCOUNTS), "--days", str(DAYS), "--policy", "null",
-             "--out", str(out)]  # fmt: skip
+             "--frontier", "1", "--without", "1", "--out", str(out)]  # fmt: skip
     assert command(asked) == 0
     said = capsys.readouterr().out
     found = json.loads((out / "backtest.json").read_text())
@@ -156,10 +190,15 @@ def test_a_backtest_is_whole_goes_on_where_it_stopped_and_belongs_to_its_plan(
     assert set(found["policies"]["static"]) == METRICS
     assert set(found["paired"]) == {"account-risk_vs_static", "null_vs_static"}
     assert found["seeds"] == [10_000, 10_001] and len(found["paths"]) == 2
-    aim = found["calibrated_average_margin"]["account-risk"]
-    assert found["calibrated_average_margin"]["static"] == pytest.approx(aim, rel=0.02)
-    assert table(found) in said
-    assert (out / "backtest.png").stat().st_size > 1_000
+    aim = found["brought_to"]["account-risk average_margin_rate"]
+    assert found["brought_to"]["static"] == pytest.approx(aim, rel=0.02)
+    assert told(found) in said
+    for picture in ("backtest.png", "frontier.png", "assumptions.png"):
+        assert (out / picture).stat().st_size > 1_000
+    margins = [point["average_margin_rate"] for point in found["frontier"]["static"]]
+    assert margins == sorted(margins) and margins[0] < margins[-1]
+    assert set(found["without"]) == {"impact", "reaction"}
+    assert set(found["against"]) == {"account-risk_vs_null"}
     # what was cut off is done, what was done is not done again
     runs = sorted((out / "runs").iterdir())
     kept = {file.name: file.stat().st_mtime_ns for file in runs[1:]}
@@ -179,7 +218,7 @@ def test_a_backtest_is_whole_goes_on_where_it_stopped_and_belongs_to_its_plan(
 
 def test_an_unknown_policy_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--policy"):
-        backtest.run(model, None, tmp_path / "b", ["best"], 1, 0, ACCOUNTS, DAYS, 1)
+        backtest.run(model, (), tmp_path / "b", ["best"], 1, 0, ACCOUNTS, DAYS, backtest.Asked(), 1)
     assert not (tmp_path / "b").exists()
 
 
