@@ -183,6 +183,7 @@ class Audit:
                 rows.instead,
                 digest_of(request, *values),
                 answer,
+                list(rows.beside),
             )
             self._append(content, (request, *values))
         except LogError:

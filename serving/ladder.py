@@ -150,6 +150,21 @@ class Ladder:
         return features
 
 
+class Read:
+    """Levels that are kept as they are read: of every row its vectors from the lowest up, in parts."""
+
+    def __init__(self, levels: Levels, rows: int) -> None:
+        self._levels = levels
+        self.parts: list[list[Floats]] = [[] for _ in range(rows)]
+
+    def __call__(self, rows: Integers, first: int, last: int) -> Floats:
+        """Read them, and keep a copy of nothing: what was read is not written to again."""
+        read = self._levels(rows, first, last)
+        for row, part in zip(rows.tolist(), read, strict=True):
+            self.parts[row].append(part)
+        return read
+
+
 def levels_of(venue: Venue, vectors: Vectors, at_us: int | None = None) -> Levels:
     """Levels of the accounts in `vectors`, which this venue gave as it stands now (or as of `at_us`)."""
     ladder = Ladder(venue.handle())

@@ -17,7 +17,8 @@ from features import emit as figure
 from features.emit import FEATURES, FIGURES
 from features.venue import Vectors, Venue
 from serving import cure
-from serving.ladder import Ladder, Ladders, Levels, levels_of
+from serving.ladder import Ladder, Ladders, Levels, Read, levels_of
+from serving.linked import Together, any_linked, held_together, only, together
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import (
@@ -106,13 +107,15 @@ class Evidence(NamedTuple):
 
     ladders: Ladders | None  # of one row; None for an account without an open position
     instead: str | None = None  # why the answer falls back, where the question is the reason
+    beside: Together | None = None  # what its owner holds in all accounts, where that is several
 
 
 class Asked(NamedTuple):
     """Answers with what they rest on: the row of each in `vectors` and `scores`, None without a position.
 
     `levels` has for every row the vectors of the levels that the model read, from the lowest up, in parts of
-    float64[levels, FEATURES]; `instead` is as in `Evidence`.
+    float64[levels, FEATURES]; `instead` is as in `Evidence`. `beside` holds linked rows against their owners'
+    wholes, whose levels are `Read`.
     """
 
     answers: list[Answer]
@@ -122,6 +125,7 @@ class Asked(NamedTuple):
     unknown: list[str]
     levels: Sequence[Sequence[Floats]]
     instead: str | None = None
+    beside: Sequence[Together] = ()
 
     def evidence(self, number: int) -> Evidence:
         """What the answer with that number in `answers` was computed from."""
@@ -130,8 +134,11 @@ class Asked(NamedTuple):
             return Evidence(None)
         chosen = slice(row, row + 1)
         features = np.concatenate([self.vectors.features[chosen], *self.levels[row]])[None]
+        beside = next((found for part in self.beside if (found := only(part, row)) is not None), None)
         return Evidence(
-            Ladders(self.vectors.account[chosen], features, self.vectors.figures[chosen]), self.instead
+            Ladders(self.vectors.account[chosen], features, self.vectors.figures[chosen]),
+            self.instead,
+            beside,
         )
 
 
@@ -140,9 +147,16 @@ def scored(scorer: Scoring, evidence: Evidence) -> Scores | None:
 
     With the same model they are the same to the bit.
     """
-    if evidence.ladders is None:
-        return None
-    return _instead(scorer.score_at_once(evidence.ladders), evidence.instead)
+    return None if evidence.ladders is None else _scores(scorer, evidence.ladders, evidence)
+
+
+def _scores(scorer: Scoring, ladders: Ladders, evidence: Evidence) -> Scores:
+    """The scores of an account with an open position, whose ladders are those of the evidence."""
+    scores = scorer.score_at_once(ladders)
+    part = evidence.beside
+    if part is not None:
+        scores = held_together(scores, ladders.figures, part, scorer.score(part.vectors, part.levels))
+    return _instead(scores, evidence.instead)
 
 
 def numbers_of(scores: Scores, row: int) -> Numbers:
@@ -204,7 +218,9 @@ class Questions:
         instead = None
         if request.orders and self._trial.isolated and np.isnan(vectors.figures[0, figure.COLLATERAL_USD]):
             instead = ISOLATED_UNKNOWN
-        scores = _instead(self.scorer.score_at_once(ladders), instead)
+        standing = request.account is None and not request.orders
+        beside = self._beside(account, None if standing else self._trial, moment)
+        scores = _scores(self.scorer, ladders, Evidence(ladders, instead, beside))
         answer = self._answer(request.account_id, numbers_of(scores, 0), moment)
         if request.explain:
             answer.reasons = [
@@ -213,8 +229,9 @@ class Questions:
             ]
         if request.cure:
             begin = self._beginning(request, account)
-            answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, moment))
-        return Asked([answer], [0], vectors, scores, [], [[ladders.features[0, 1:]]], instead)
+            answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, account, moment))
+        read = [[ladders.features[0, 1:]]]
+        return Asked([answer], [0], vectors, scores, [], read, instead, () if beside is None else (beside,))
 
     def _without_position(self, request: ScoreRequest, moment: Moment) -> Asked:
         """The answer for an account that has nothing at risk: zeros."""
@@ -224,6 +241,15 @@ class Questions:
         if request.cure:
             answer.cure = Cure(0.0, [])
         return Asked([answer], [None], *_NOBODY, [], [])
+
+    def _beside(self, account: int, trial: Trial | None, moment: Moment) -> Together | None:
+        """What its owner holds in all accounts, this one as the trial has it; None where that is only one."""
+        if not any_linked(self._venue, account):
+            return None
+        state = None if trial is None else trial.state
+        keys = np.array([account], np.int64)
+        found = together(self._venue, keys, None, state, self._older_s(moment))
+        return next((_reading(part) for part in found), None)
 
     def _standing(self) -> Ladder:
         """Ladders of the venue's accounts as they stand; its tables are replaced when they grow."""
@@ -238,15 +264,21 @@ class Questions:
         known = list(dict.fromkeys(key for key in keys if key >= 0))
         vectors = self._venue.vectors(known)
         self._age(vectors.figures, moment)
-        read = _Read(levels_of(self._venue, vectors), len(vectors.account))
+        read = Read(levels_of(self._venue, vectors), len(vectors.account))
         scores = self.scorer.score(vectors, read)
+        beside = []
+        for found in together(self._venue, vectors.account, older_s=self._older_s(moment)):
+            part = _reading(found)
+            wholes = self.scorer.score(part.vectors, part.levels)
+            scores = held_together(scores, vectors.figures, part, wholes)
+            beside.append(part)
         row_of = {key: row for row, key in enumerate(scores.account.tolist())}
         rows = [row_of.get(key) for key in keys if key >= 0]
         names = [name for name, key in zip(request.account_ids, keys, strict=True) if key >= 0]
-        found = (Numbers() if row is None else numbers_of(scores, row) for row in rows)
-        answers = [self._answer(name, one, moment) for name, one in zip(names, found, strict=True)]
+        numbers = (Numbers() if row is None else numbers_of(scores, row) for row in rows)
+        answers = [self._answer(name, one, moment) for name, one in zip(names, numbers, strict=True)]
         unknown = [name for name, key in zip(request.account_ids, keys, strict=True) if key < 0]
-        return Asked(answers, rows, vectors, scores, unknown, read.parts)
+        return Asked(answers, rows, vectors, scores, unknown, read.parts, beside=beside)
 
     def account(self, account_id: str, moment: Moment) -> AccountAnswer:
         """An account as it is held; RefusalError 404 where nothing has announced it."""
@@ -328,7 +360,11 @@ class Questions:
     def _age(self, figures: Floats, moment: Moment) -> None:
         """Make what may grow stale as old as it is by the clock, not only by the newest event."""
         if self._clocked:
-            _grow_older(figures, max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0))
+            _grow_older(figures, self._older_s(moment))
+
+    def _older_s(self, moment: Moment) -> float:
+        """Seconds by which the clock is ahead of the newest event."""
+        return max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0) if self._clocked else 0.0
 
     def _answer(self, account_id: str, numbers: Numbers, moment: Moment) -> Answer:
         """An answer of this moment."""
@@ -352,29 +388,32 @@ def _life(now_us: int) -> tuple[datetime, datetime]:
 
 
 class _Aged(NamedTuple):
-    """A scorer that sees everything as old as the clock says."""
+    """A scorer that sees everything as old as the clock says, and an account with those linked to it."""
 
     questions: Questions
+    account: int
     moment: Moment
 
-    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
+    def beside(self) -> Together | None:
+        return self.questions._beside(self.account, self.questions._trial, self.moment)
+
+    def score(self, vectors: Vectors, levels: Levels, beside: Sequence[Together | None]) -> Scores:
         figures = vectors.figures.copy()
+        scorer = self.questions.scorer
         self.questions._age(figures, self.moment)
-        return self.questions.scorer.score(vectors._replace(figures=figures), levels)
+        scores = scorer.score(vectors._replace(figures=figures), levels)
+        for row, part in enumerate(beside):
+            if part is not None:
+                wholes = scorer.score(part.vectors, part.levels)
+                scores = held_together(
+                    scores, figures, part._replace(row=np.full_like(part.row, row)), wholes
+                )
+        return scores
 
 
-class _Read:
-    """Levels that are kept as they are read."""
-
-    def __init__(self, levels: Levels, rows: int) -> None:
-        self._levels = levels
-        self.parts: list[list[Floats]] = [[] for _ in range(rows)]
-
-    def __call__(self, rows: Integers, first: int, last: int) -> Floats:
-        read = self._levels(rows, first, last)
-        for row, part in zip(rows.tolist(), read, strict=True):
-            self.parts[row].append(part)
-        return read
+def _reading(part: Together) -> Together:
+    """The same, its levels kept as they are read."""
+    return part._replace(levels=Read(part.levels, len(part.vectors.account)))
 
 
 def _all_different(names: Iterable[str], place: str) -> None:
