@@ -23,8 +23,8 @@ from features.portfolio import gather
 from features.state import (
     BALANCES,
     CASH,
-    HABITS,
     ISOLATED,
+    LIQUIDATED,
     POSITIONS,
     SIGMA_MEAN,
     SIGMA_PRIOR,
@@ -90,22 +90,6 @@ def _counts(asset: np.void, now_us: int, lifetime_us: int) -> bool:
     return fresh and not math.isnan(asset.sigma[SIGMA_MEAN] + asset.sigma[SIGMA_PRIOR])
 
 
-@lean
-def _plus(one: float, other: float) -> float:
-    """A sum of what is known."""
-    if math.isnan(one):
-        return other
-    return one if math.isnan(other) else one + other
-
-
-@lean
-def _lower(one: float, other: float) -> float:
-    """The lower of what is known."""
-    if math.isnan(one):
-        return other
-    return one if math.isnan(other) else min(one, other)
-
-
 @inlined
 def _clear(held: Held, fresh: np.void) -> None:
     held.position[:] = 0.0
@@ -130,24 +114,19 @@ def _add(folio: Portfolio, now_us: int, held: Held) -> None:
         held.opened[position.market, side] = max(held.opened[position.market, side], position.opened)
     if folio.count[ISOLATED] == 0:  # free balances stand behind no isolated position
         held.total[CROSS] += 1.0
-        held.total[CASH_USD] = _plus(held.total[CASH_USD], folio.account[CASH])
+        if not math.isnan(folio.account[CASH]):  # what a level posts takes its place
+            held.total[CASH_USD] += folio.account[CASH]
         for i in range(folio.count[BALANCES]):
             held.amount[folio.balance[i].asset] += folio.balance[i].amount
     held.total[OPEN] += 1.0
     facts = folio.facts[0]
     into = held.facts[0]
     keep = remaining(now_us - facts.faded, HABIT_HALF_LIFE_S) if facts.faded >= 0 else 0.0
-    for k in range(HABITS):
-        into.habit[k] += keep * facts.habit[k]
+    # of the past levels read nothing else
+    into.habit[LIQUIDATED] += keep * facts.habit[LIQUIDATED]
     into.faded = now_us
-    into.loss_streak = max(into.loss_streak, facts.loss_streak)
     into.liquidated = max(into.liquidated, facts.liquidated)
     into.opened = max(into.opened, facts.opened)
-    into.changed = max(into.changed, facts.changed)
-    into.lowest_ratio = _lower(into.lowest_ratio, facts.lowest_ratio)
-    into.peak_equity = _plus(into.peak_equity, facts.peak_equity)
-    into.usual_equity = _plus(into.usual_equity, facts.usual_equity)
-    into.open_orders = _plus(into.open_orders, facts.open_orders)
 
 
 @inlined
