@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from exchange.errors import InputError
 from features import catalog
@@ -22,7 +23,7 @@ from models.bundle import Bundle
 from serving.codec import JSON, MSGPACK, Codec
 from serving.ladder import Ladders, Read
 from serving.linked import Together, levels_kept
-from serving.questions import Asked, Evidence, Numbers, Scoring, numbers_of, scored
+from serving.questions import Asked, Evidence, Numbers, Scoring, numbers_of, parts_of, scored
 from serving.reasons import columns_of_reasons
 from serving.records import Answered, Beside, Record
 from serving.records import Read as Reading
@@ -124,6 +125,8 @@ def recomputed(record: Record, read: Reading, scorer: Scoring) -> bytes:
             answer.reasons = [
                 Reason(reason.code, reason.feature, reason.value, reason.contribution) for reason in reasons
             ]
+        if answer.parts is not UNSET and scores is not None and scores.parts is not None:
+            answer.parts = parts_of(scores, 0)
     codec = _codec(content)
     if content.route != BATCH:
         return codec.encode(answers[0])

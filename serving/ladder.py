@@ -122,7 +122,7 @@ _OWNED, _OWNER_RATIO = catalog.index("owner_accounts"), catalog.index("owner_mar
 
 @lean
 def _begin_anew(features: Floats) -> None:
-    """Make the vector of a level that of an account which enters with it, alone and with nothing done before."""
+    """Make the vector of a level that of who enters with it, alone and with nothing done before."""
     for place in range(len(_AT_WILL)):
         features[_AT_WILL[place]] = 0.0
     features[_HOLDING] = _JUST_OPENED

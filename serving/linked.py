@@ -14,17 +14,20 @@ the two is asked.
 
 The surcharge is taken, not the whole rate, or who keeps a thin coin apart from a liquid one would pay the
 thin one's schedule on both. Where the whole cannot be judged an account is asked at least the rate in force,
-and says so.
+and says so. An account that stands as it is keeps a rate that is in force: what another one adds is asked where
+it is added, and of this one when it is asked about as entering.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from exchange.rates import ppm_up
 from exchange.units import PPM, SECOND_US
 from features import emit as figure
 from features.emit import FEATURES, FIGURES
@@ -34,6 +37,7 @@ from features.venue import Vectors, Venue
 from features.whole import Found, lay_together, new_held
 from serving.judgement import MARK_LIFETIME_S
 from serving.ladder import Ladder, Levels, Read, levels_of
+from serving.parts import LINKED
 from serving.scorer import Scores
 
 Floats = npt.NDArray[np.float64]
@@ -166,19 +170,25 @@ def _laid(
 def held_together(scores: Scores, figures: Floats, part: Together, wholes: Scores) -> Scores:
     """Scores whose rates are not under what accounts are asked together; `wholes` are those of its wholes."""
     initial, fallback = scores.initial_rate.copy(), list(scores.fallback)
+    parts = None if scores.parts is None else scores.parts.copy()
     beyond = wholes.initial_rate - wholes.static_initial_rate
     for row, whole, static, share in zip(*(column.tolist() for column in part[:4]), strict=True):
+        in_force = float(figures[row, figure.FIGURE_INITIAL_IN_FORCE])
+        if not math.isnan(in_force) and figures[row, figure.ENTERS] == 0.0:
+            continue
         asked = static
         if whole >= 0 and wholes.fallback[whole] is None:
             asked += share * float(beyond[whole])
         elif whole >= 0:
-            asked = np.fmax(asked, figures[row, figure.FIGURE_INITIAL_IN_FORCE])
+            asked = max(asked, in_force) if in_force > 0.0 else asked
             fallback[row] = fallback[row] or LINKED_UNKNOWN
-        own = initial[row]
+        own = float(initial[row])
         if asked > own + A_HAIR:  # in whole ppm, rounded up
             most = max(float(scores.static_initial_rate[row]), 1.0)
-            initial[row] = max(own, min(np.ceil(min(asked, most) * PPM - 1e-6) / PPM, most))
-    return scores._replace(initial_rate=initial, fallback=fallback)
+            initial[row] = max(own, min(ppm_up(min(asked, most)) / PPM, most))
+            if parts is not None:
+                parts[row, LINKED] += ppm_up(float(initial[row])) - ppm_up(own)
+    return scores._replace(initial_rate=initial, fallback=fallback, parts=parts)
 
 
 def only(part: Together, row: int) -> Together | None:

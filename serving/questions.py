@@ -19,6 +19,7 @@ from features.venue import Vectors, Venue
 from serving import cure
 from serving.ladder import Ladder, Ladders, Levels, Read, levels_of
 from serving.linked import Together, any_linked, held_together, only, together
+from serving.parts import PARTS
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import (
@@ -27,6 +28,7 @@ from serving.wire import (
     Balance,
     BatchRequest,
     Cure,
+    Parts,
     Position,
     Reason,
     RefusalError,
@@ -83,7 +85,7 @@ class Moment(NamedTuple):
 
 _NOBODY = (
     Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
-    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, []]),
+    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, [], None]),
 )
 
 
@@ -177,6 +179,12 @@ def numbers_of(scores: Scores, row: int) -> Numbers:
     )
 
 
+def parts_of(scores: Scores, row: int) -> Parts:
+    """The parts of a row's initial rate, which the scores have."""
+    assert scores.parts is not None
+    return Parts(*map(int, scores.parts[row].tolist()))
+
+
 def _instead(scores: Scores, reason: str | None) -> Scores:
     """Scores of one row that fall back for a reason that the question itself gave, if it did."""
     return scores if reason is None else scores._replace(fallback=[reason])
@@ -214,6 +222,10 @@ class Questions:
         if ladders is None:
             return self._without_position(request, moment)
         self._age(ladders.figures, moment)
+        tried = request.account is not None or len(request.orders) > 0
+        enters = request.entering or (tried and self._adds(account))
+        if enters:
+            ladders.figures[:, figure.ENTERS] = 1.0
         vectors = ladders.vectors
         instead = None
         if request.orders and self._trial.isolated and np.isnan(vectors.figures[0, figure.COLLATERAL_USD]):
@@ -227,17 +239,36 @@ class Questions:
                 Reason(reason.code, reason.feature, reason.value, reason.contribution)
                 for reason in self.scorer.reasons(vectors, scores, all_rows=True)[0]
             ]
+            if scores.parts is not None:
+                answer.parts = parts_of(scores, 0)
         if request.cure:
             begin = self._beginning(request, account)
-            answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, account, moment))
+            aged = _Aged(self, account, moment, enters)
+            answer.cure = cure.cure(self._venue, self._trial, begin, aged)
         read = [[ladders.features[0, 1:]]]
         return Asked([answer], [0], vectors, scores, [], read, instead, () if beside is None else (beside,))
+
+    def _adds(self, account: int) -> bool:
+        """Whether what is in the trial has a position that the account has not, or not as large."""
+        state = self._venue.state
+        held: dict[int, float] = {}
+        slot = int(state.account["first_position"][account]) if account >= 0 else -1
+        while slot >= 0:
+            row = state.position[slot]
+            held[int(row["market"])] = float(row["quantity"])
+            slot = int(row["next"])
+        for market, quantity in self._trial.open_positions():
+            before = held.get(market, 0.0)
+            if abs(quantity) > abs(before) or quantity * before < 0.0:
+                return True
+        return False
 
     def _without_position(self, request: ScoreRequest, moment: Moment) -> Asked:
         """The answer for an account that has nothing at risk: zeros."""
         answer = self._answer(request.account_id, Numbers(), moment)
         if request.explain:
             answer.reasons = []
+            answer.parts = Parts(*[0] * PARTS)
         if request.cure:
             answer.cure = Cure(0.0, [])
         return Asked([answer], [None], *_NOBODY, [], [])
@@ -388,11 +419,13 @@ def _life(now_us: int) -> tuple[datetime, datetime]:
 
 
 class _Aged(NamedTuple):
-    """A scorer that sees everything as old as the clock says, and an account with those linked to it."""
+    """A scorer that sees everything as old as the clock says, as entering where the question enters, and an
+    account with those linked to it."""
 
     questions: Questions
     account: int
     moment: Moment
+    enters: bool
 
     def beside(self) -> Together | None:
         return self.questions._beside(self.account, self.questions._trial, self.moment)
@@ -401,13 +434,13 @@ class _Aged(NamedTuple):
         figures = vectors.figures.copy()
         scorer = self.questions.scorer
         self.questions._age(figures, self.moment)
+        if self.enters:
+            figures[:, figure.ENTERS] = 1.0
         scores = scorer.score(vectors._replace(figures=figures), levels)
         for row, part in enumerate(beside):
             if part is not None:
-                wholes = scorer.score(part.vectors, part.levels)
-                scores = held_together(
-                    scores, figures, part._replace(row=np.full_like(part.row, row)), wholes
-                )
+                moved = part._replace(row=np.full_like(part.row, row))
+                scores = held_together(scores, figures, moved, scorer.score(part.vectors, part.levels))
         return scores
 
 
