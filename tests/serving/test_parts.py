@@ -65,7 +65,7 @@ def test_names_are_those_of_the_wire() -> None:
 
 def test_the_standard_terms_are_the_schedule_and_account_risk_stamped() -> None:
     assert list(STANDARD) == [LOADING, TARGET_PD, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
-    assert one() == (0.1, [100_000, 0, 0, 0, 0, 0, 0])
+    assert one() == (0.1, [100_000, 0, 0, 0, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
