@@ -3,8 +3,8 @@
     python -m benchmarks.adversaries DATASET --model MODEL [--at TIME] [--json FILE]
 
 Every attack is played on a copy of the venue as it stood then, with accounts of its own: rows are told to it
-as a venue would tell them, and margin is asked of the accounts that result. Prints a line an attack: margin in
-dollars of who is honest, of who attacks, and whether the attacker is asked no less.
+as a venue would tell them, and margin is asked of the accounts that result. Prints a line an attack: margin
+in dollars of who is honest, of who attacks, and whether the attacker is asked no less.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ from pipelines.store import Dataset
 from pipelines.times import parse_time_us
 from serving.batches import Columns
 from serving.linked import score_linked
+from serving.parts import BY_LIQUIDITY, STANDARD
 from serving.scorer import Scorer
+
+NOT_HERE = "not here"
+"""The verdict where nobody can hold it in the service: it knows no owner but those that it is told, and takes
+the venue's mark for the price."""
 
 ROUNDING = 2e-6
 """Sums of the same dollars may be rounded up to another part per million, in each of two steps."""
@@ -49,14 +54,14 @@ class Finding(NamedTuple):
     compared: str
     honest_usd: float
     attacker_usd: float
-    can_hold: bool = True
+    otherwise: str = "FAILS"  # the verdict if the attacker is asked less
 
     @property
     def verdict(self) -> str:
         """Whether the attacker is asked no less."""
         if self.attacker_usd >= self.honest_usd * (1.0 - ROUNDING):
             return "holds"
-        return "FAILS" if self.can_hold else "cannot be held"
+        return self.otherwise
 
 
 class Stage:
@@ -124,8 +129,18 @@ class Stage:
             for asset in np.flatnonzero(self.venue.state.asset["price_time"] >= 0).tolist():
                 self.tell(ev.ASSET_PRICE, asset, -1, float(self.venue.state.asset["price"][asset]))
 
+    def flatten(self, market: int) -> None:
+        """Give a market the rates of its first tier, whatever the size."""
+        row = self.venue.state.market[market]
+        rates = (float(row["initial_rate"][0]), float(row["maintenance_rate"][0]))
+        terms = ("tick_size", "lot_size", "taker_fee_rate", "liquidation_fee_rate", "funding_interval_s")
+        columns = Columns()
+        columns.add(ev.MARKET, self.now_us, market, -1, [float(row[name]) for name in terms])
+        columns.add(ev.TIER, self.now_us, market, -1, (math.inf, *rates, 0.0))
+        self.venue.apply(columns.batch())
+
     def asked(self, *names: str) -> dict[str, float]:
-        """What is asked of these accounts together as they enter: dollars of margin, rate, closing, equity."""
+        """Of these accounts as they enter: margin, cost of closing and equity in dollars, and the rate."""
         vectors = self.venue.vectors(self.venue.find_account(name) for name in names)
         vectors.figures[:, figure.ENTERS] = 1.0
         scores = score_linked(self.scorer, self.venue, vectors)
@@ -150,6 +165,7 @@ class Theatre(NamedTuple):
     thin: int
     deep: int
     size_usd: float  # what the thin book takes within 1% of the mid
+    liquid: Scorer  # with the cost of closing as a part of the margin
 
 
 def theatre(venue: Venue, scorer: Scorer) -> Theatre:
@@ -163,7 +179,10 @@ def theatre(venue: Venue, scorer: Scorer) -> Theatre:
         if rows["level_count"][market] > 0 and rows["tier_count"][market] > 0
     }
     thin, deep = min(depth, key=depth.__getitem__), max(depth, key=depth.__getitem__)
-    return Theatre(lambda: Stage(venue, scorer), thin, deep, float(depth[thin]))
+    terms = STANDARD.copy()
+    terms[BY_LIQUIDITY] = 1.0
+    liquid = Scorer(scorer.bundle, terms)
+    return Theatre(lambda: Stage(venue, scorer), thin, deep, float(depth[thin]), liquid)
 
 
 # -- attacks
@@ -189,13 +208,11 @@ def splits(at: Theatre) -> Iterator[Finding]:
         for name in names:
             stage.traded(name, at.thin, usd / 100)
         attack = "split over 100 accounts that nobody links"
-        yield Finding(
-            attack, f"one account, {times:g} x depth", honest, stage.margin_usd(*names), can_hold=False
-        )
+        yield Finding(attack, f"one account, {times:g} x depth", honest, stage.margin_usd(*names), NOT_HERE)
 
 
 def split_markets(at: Theatre) -> Iterator[Finding]:
-    """The thin and the deep position of one account in an account each; and one account that cannot be judged."""
+    """The thin and the deep position of one account in an account each; and one that cannot be judged."""
     stage = at.stage()
     held = {at.thin: at.size_usd, at.deep: -at.size_usd}
     stage.opened("whole", "honest", at.size_usd)
@@ -263,22 +280,30 @@ def profits(at: Theatre) -> Iterator[Finding]:
 
 def pushes(at: Theatre) -> Iterator[Finding]:
     """The mark of a thin market pushed to 13 times its price in 30 minutes by whoever is long of it."""
-    stage = at.stage()
-    stage.opened("pusher", "pushes", at.size_usd)
-    stage.traded("pusher", at.thin, at.size_usd)
-    before = stage.margin_usd("pusher")
-    stage.passed(30, {at.thin: 13.0})
-    after = stage.asked("pusher")
-    yield Finding(
-        "mark of a thin market pushed to 13 times", "the same quantity before", before, after["margin"]
-    )
-    yield Finding(
-        "takes out what its profit leaves free", "closing in the book as it is", after["closing"], after["margin"]
-    )  # fmt: skip
-    stage.opened("fresh", "honest", 13.0 * at.size_usd)
-    stage.traded("fresh", at.thin, 13.0 * at.size_usd)
-    honest = stage.margin_usd("fresh")
-    yield Finding("the pushed position", "as much bought now for cash", honest, after["margin"])
+    for schedule, times in (("", 1.0), (", schedule of one tier", 1.0), (", schedule of one tier", 5.0)):
+        stage = at.stage()
+        if schedule:
+            stage.flatten(at.thin)
+        usd = times * at.size_usd
+        stage.opened("pusher", "pushes", usd)
+        stage.traded("pusher", at.thin, usd)
+        before = stage.margin_usd("pusher")
+        stage.passed(30, {at.thin: 13.0})
+        after = stage.asked("pusher")
+        margin = after["margin"]
+        size = f"{times:g} x depth{schedule}"
+        yield Finding(f"mark pushed to 13 times, {size}", "the same quantity before", before, margin)
+        stage.opened("fresh", "honest", 13.0 * usd)
+        stage.traded("fresh", at.thin, 13.0 * usd)
+        yield Finding(f"after it, {size}", "as much bought now for cash", stage.margin_usd("fresh"), margin)
+        out = f"takes out what is free, {size}"
+        yield Finding(out, "closing in the book", after["closing"], margin, "needs liquidity")
+        stage.scorer = at.liquid
+        yield Finding(
+            f"{out}, liquidity on", "closing in the book", after["closing"], stage.margin_usd("pusher")
+        )
+        back = f"and the mark comes back, {size}"
+        yield Finding(back, "the loss then", 12.0 * usd, margin, NOT_HERE)
 
 
 def squeezes(at: Theatre) -> Iterator[Finding]:
