@@ -56,7 +56,7 @@ def portfolio(chance: np.random.Generator, markets: int) -> dict[int, float]:
 
 
 def split(seed: int, stage: Stage) -> tuple[dict[str, float], float]:
-    """What is asked of one account, and of accounts of one owner that it was cut into, some against others."""
+    """What is asked of one account, and of accounts of one owner that it was cut into."""
     chance = np.random.default_rng(seed)
     held = portfolio(chance, len(stage.venue.market_names))
     stage.opened(f"one {seed}", f"one {seed}", 1e6)
