@@ -125,7 +125,7 @@ def recomputed(record: Record, read: Reading, scorer: Scoring) -> bytes:
             answer.reasons = [
                 Reason(reason.code, reason.feature, reason.value, reason.contribution) for reason in reasons
             ]
-        if answer.parts is not UNSET and scores is not None and scores.parts is not None:
+        if answer.parts is not UNSET and scores is not None:
             answer.parts = parts_of(scores, 0)
     codec = _codec(content)
     if content.route != BATCH:

@@ -85,7 +85,7 @@ class Moment(NamedTuple):
 
 _NOBODY = (
     Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
-    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, [], None]),
+    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, np.empty((0, PARTS)), []]),
 )
 
 
@@ -180,8 +180,7 @@ def numbers_of(scores: Scores, row: int) -> Numbers:
 
 
 def parts_of(scores: Scores, row: int) -> Parts:
-    """The parts of a row's initial rate, which the scores have."""
-    assert scores.parts is not None
+    """The parts of a row's initial rate."""
     return Parts(*map(int, scores.parts[row].tolist()))
 
 
@@ -239,8 +238,7 @@ class Questions:
                 Reason(reason.code, reason.feature, reason.value, reason.contribution)
                 for reason in self.scorer.reasons(vectors, scores, all_rows=True)[0]
             ]
-            if scores.parts is not None:
-                answer.parts = parts_of(scores, 0)
+            answer.parts = parts_of(scores, 0)
         if request.cure:
             begin = self._beginning(request, account)
             aged = _Aged(self, account, moment, enters)

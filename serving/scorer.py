@@ -64,14 +64,13 @@ class Scores(NamedTuple):
     initial_rate: Floats
     maintenance_rate: Floats
     warning: Floats  # in splits of a tree: an alarm above 0 (`models.warning`), NaN where the model has none
+    parts: Floats  # (n, PARTS) of the initial rate, whole ppm
     fallback: list[str | None]  # why the row is a fallback, None where it is not
-    parts: Floats | None = None  # (n, PARTS) of the initial rate, whole ppm; None where they are not known
 
     def where(self, rows: npt.NDArray[np.int64]) -> Scores:
         """The rows of those numbers."""
         reasons = [self.fallback[row] for row in rows.tolist()]
-        parts = None if self.parts is None else self.parts[rows]
-        return Scores._make([*(column[rows] for column in self[:-2]), reasons, parts])
+        return Scores._make([*(column[rows] for column in self[:-1]), reasons])
 
     @property
     def explained(self) -> npt.NDArray[np.bool_]:
@@ -148,8 +147,8 @@ class Scorer:
         table = np.empty((len(features), COLUMNS))
         if levels is None:
             judge(features, figures, probabilities, np.zeros((len(features), 1)), self._constants, table)
-            table[:, [INITIAL_RATE, MAINTENANCE_RATE]] = np.nan
-            return self._scores(vectors.account, table, warning[:, 0])._replace(parts=None)
+            table[:, [INITIAL_RATE, MAINTENANCE_RATE, *range(FIRST_PART, COLUMNS)]] = np.nan
+            return self._scores(vectors.account, table, warning[:, 0])
         ladder = np.full((len(features), RUNGS), np.nan)
         for start in range(0, len(features), ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, len(features)))
@@ -173,8 +172,8 @@ class Scorer:
             table[:, INITIAL_RATE],
             table[:, MAINTENANCE_RATE],
             warning,
-            [self._reasons[int(code)] for code in table[:, WHY].tolist()],
             table[:, FIRST_PART:],
+            [self._reasons[int(code)] for code in table[:, WHY].tolist()],
         )
 
     def take_apart(self, features: Floats) -> Explanation:

@@ -1,4 +1,4 @@
-"""How rates follow what is asked: a table by hand, another way of reckoning, and laws over whole histories."""
+"""How rates follow what is asked: a table by hand, another way of reckoning, and whole histories."""
 
 from __future__ import annotations
 

@@ -238,3 +238,35 @@ def test_vectors_stay_as_they_were_given(scorer: Scorer, venue: Venue) -> None:
     scorer.score(opened, levels_of(venue, opened))
     for left, right in zip(before, opened, strict=True):
         assert left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("accounts", [250, pytest.param(2_500, marks=pytest.mark.slow)])
+def test_more_of_the_same_positions_never_asks_for_less(scorer: Scorer, venue: Venue, accounts: int) -> None:
+    """New exposure through features, model and policy, each account at five sizes with the same cash."""
+    chance, trial = np.random.default_rng(4), Trial(venue)
+    marks = venue.state.market["mark"]
+    sizes = (1.0, 1.2, 2.0, 5.0, 20.0)
+    found: list[Ladders] = []
+    for _ in range(accounts):
+        count = int(chance.integers(1, min(len(venue.market_names), 3) + 1))
+        markets = chance.choice(len(venue.market_names), count, replace=False)
+        worth_usd = 10.0 ** chance.uniform(1.0, 6.0, count) * chance.choice([-1.0, 1.0], count)
+        equity_usd = float(abs(worth_usd).sum() * chance.uniform(0.02, 0.5))
+        for times in sizes:
+            positions = [
+                SentPosition(
+                    venue.market_names[market], float(times * usd / marks[market]), float(marks[market])
+                )
+                for market, usd in zip(markets, worth_usd, strict=True)
+            ]
+            trial.send(SentAccount(equity_usd, positions, margin_mode="cross"), -1)
+            ladders = trial.ladders(-1)
+            assert ladders is not None
+            ladders.figures[:, figure.ENTERS] = 1.0
+            found.append(ladders)
+    whole = stacked(found)
+    assert whole is not None
+    scores = scorer.score_at_once(whole)
+    rates = scores.initial_rate.reshape(accounts, len(sizes))
+    assert (np.diff(rates, axis=1) >= 0.0).all()
+    assert (scores.initial_rate > scores.static_initial_rate).mean() > 0.5

@@ -1,4 +1,4 @@
-"""Switches of the margin policy: what they may be, what they mean, and that no change is lost or unrecorded."""
+"""Switches of the margin policy: what they may be, what they mean, and that no change goes unrecorded."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 def test_without_a_file_everything_is_standard(tmp_path: Path) -> None:
     policy = read_policy(tmp_path / "policy.json")
     assert policy == Policy()
-    assert policy.switches.of("BTC-PERP").terms.tolist() == STANDARD[:3].tolist() + [
-        0.0, 0.0, 1.0, 0.25, *STANDARD[7:].tolist()
+    assert policy.switches.of("BTC-PERP").terms.tolist() == [
+        *STANDARD[:3].tolist(), 0.0, 0.0, 1.0, 0.25, *STANDARD[7:].tolist()
     ]  # fmt: skip
     assert Parameters().pace == Pace()
     assert Parameters().notice_us == NEVER_US
@@ -95,7 +95,7 @@ def test_the_venues_change_is_refused_where_it_breaks_a_market() -> None:
 
 @pytest.mark.parametrize(("who", "why"), [("", "why"), ("ann", ""), ("a" * 501, "why")])
 def test_nobody_changes_anything_without_a_name_and_a_reason(who: str, why: str) -> None:
-    with pytest.raises(InputError, match="who|why"):
+    with pytest.raises(InputError, match=r"who|why"):
         changed(Policy(), Wanted(None, "loading", 4.0), who, why, NOON)
 
 
