@@ -14,8 +14,8 @@ the two is asked.
 
 The surcharge is taken, not the whole rate, or who keeps a thin coin apart from a liquid one would pay the
 thin one's schedule on both. Where the whole cannot be judged an account is asked at least the rate in force,
-and says so. An account that stands as it is keeps a rate that is in force: what another one adds is asked where
-it is added, and of this one when it is asked about as entering.
+and says so. An account that stands as it is keeps a rate that is in force: what another one adds is asked
+where it is added, and of this one when it is asked about as entering.
 """
 
 from __future__ import annotations
@@ -169,8 +169,7 @@ def _laid(
 
 def held_together(scores: Scores, figures: Floats, part: Together, wholes: Scores) -> Scores:
     """Scores whose rates are not under what accounts are asked together; `wholes` are those of its wholes."""
-    initial, fallback = scores.initial_rate.copy(), list(scores.fallback)
-    parts = None if scores.parts is None else scores.parts.copy()
+    initial, parts, fallback = scores.initial_rate.copy(), scores.parts.copy(), list(scores.fallback)
     beyond = wholes.initial_rate - wholes.static_initial_rate
     for row, whole, static, share in zip(*(column.tolist() for column in part[:4]), strict=True):
         in_force = float(figures[row, figure.FIGURE_INITIAL_IN_FORCE])
@@ -186,9 +185,8 @@ def held_together(scores: Scores, figures: Floats, part: Together, wholes: Score
         if asked > own + A_HAIR:  # in whole ppm, rounded up
             most = max(float(scores.static_initial_rate[row]), 1.0)
             initial[row] = max(own, min(ppm_up(min(asked, most)) / PPM, most))
-            if parts is not None:
-                parts[row, LINKED] += ppm_up(float(initial[row])) - ppm_up(own)
-    return scores._replace(initial_rate=initial, fallback=fallback, parts=parts)
+            parts[row, LINKED] += ppm_up(float(initial[row])) - ppm_up(own)
+    return scores._replace(initial_rate=initial, parts=parts, fallback=fallback)
 
 
 def only(part: Together, row: int) -> Together | None:
