@@ -185,10 +185,7 @@ def main() -> None:
         for each in left:
             print(f"  {each.module}:{each.line}: {each.before}  ->  {each.after}", flush=True)
     if options.json:
-        told = [
-            {"module": one.module, "line": one.line, "before": one.before, "after": one.after}
-            for one in survivors
-        ]
+        told = [{"module": one.module, "line": one.line, "before": one.before, "after": one.after} for one in survivors]
         options.json.write_text(json.dumps(told, indent=1))
 
 
