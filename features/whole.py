@@ -8,6 +8,7 @@ balance without a price, is left to the account that holds it, or one of them wo
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +22,13 @@ from features.behaviour import HABIT_HALF_LIFE_S, remaining
 from features.owners import accounts_of
 from features.portfolio import gather
 from features.state import (
+    ACCOUNT_ROW,
+    BALANCE_ROW,
     BALANCES,
     CASH,
     ISOLATED,
     LIQUIDATED,
+    POSITION_ROW,
     POSITIONS,
     SIGMA_MEAN,
     SIGMA_PRIOR,
@@ -65,9 +69,31 @@ class Found(NamedTuple):
 
 def new_held(markets: int, assets: int) -> Held:
     """Room for what one owner holds."""
-    facts = new_state(markets=1, assets=1, accounts=1, slots=1, owners=1).account
     return Held(
-        np.zeros((markets, 2, 3)), np.zeros((markets, 2), np.int64), np.zeros(assets), np.zeros(3), facts
+        np.zeros((markets, 2, 3)),
+        np.zeros((markets, 2), np.int64),
+        np.zeros(assets),
+        np.zeros(3),
+        _nothing().account.copy(),
+    )
+
+
+@cache
+def _nothing() -> State:
+    return new_state(markets=1, assets=1, accounts=1, slots=1, owners=1)
+
+
+def new_wholes(state: State, accounts: int, slots: int) -> State:
+    """Room for so many wholes on the markets of a state, as it stands now; what they hold is not written yet."""
+    return State(
+        state.clock.copy(),
+        state.market,
+        state.asset,
+        np.empty(accounts, ACCOUNT_ROW),
+        _nothing().owner,
+        np.empty(slots, POSITION_ROW),
+        np.empty(slots, BALANCE_ROW),
+        state.regime,
     )
 
 
@@ -236,7 +262,7 @@ def lay_together(
     lifetimes: Integers,
     folio: Portfolio,
     held: Held,
-    fresh: npt.NDArray[np.void],
+    fresh: Held,
     out: State,
     found: Found,
 ) -> tuple[int, int]:
@@ -252,7 +278,7 @@ def lay_together(
     used = np.zeros(2, np.int64)
     start = 0
     for i in range(len(owners)):
-        _clear(held, fresh[0])
+        _clear(held, fresh.facts[0])
         for key in accounts_of(state, owners[i]):
             opened = gather(trial, 0, folio) if key == tried else gather(state, key, folio)
             if opened > 0:

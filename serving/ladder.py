@@ -119,6 +119,9 @@ _HOLDING, _JUST_OPENED = catalog.index("holding_hours"), -3.0
 _RATIO, _LOWEST = catalog.index("margin_ratio"), catalog.index("lowest_margin_ratio")
 _OWNED, _OWNER_RATIO = catalog.index("owner_accounts"), catalog.index("owner_margin_ratio")
 
+FORGOTTEN = (*_AT_WILL.tolist(), _HOLDING, _LOWEST, _OWNED, _OWNER_RATIO)
+"""Columns of a level that say nothing of what was done before, nor of other accounts."""
+
 
 @lean
 def _begin_anew(features: Floats) -> None:

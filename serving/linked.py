@@ -32,9 +32,9 @@ from exchange.units import PPM, SECOND_US
 from features import emit as figure
 from features.emit import FEATURES, FIGURES
 from features.handle import Handle
-from features.state import CLOCK_FACTS, NOW, State, new_portfolio, new_state
+from features.state import NOW, State, new_portfolio
 from features.venue import Vectors, Venue
-from features.whole import Found, lay_together, new_held
+from features.whole import Found, lay_together, new_held, new_wholes
 from serving.judgement import MARK_LIFETIME_S
 from serving.ladder import Ladder, Levels, Read, levels_of
 from serving.parts import LINKED
@@ -60,6 +60,19 @@ class Scoring(Protocol):
         """Score every row, looking at levels as far as they are needed."""
 
 
+class Room:
+    """Scratch for the wholes of a venue, kept from question to question; not for several threads at once."""
+
+    def __init__(self, venue: Venue) -> None:
+        markets, assets = len(venue.state.market), len(venue.state.asset)
+        self.folio = new_portfolio(markets, assets)
+        self.held, self.nothing = new_held(markets, assets), new_held(markets, assets)
+
+    def fits(self, state: State) -> bool:
+        """Whether there is a place for every market and asset."""
+        return len(self.held.position) >= len(state.market) and len(self.held.amount) >= len(state.asset)
+
+
 class Together(NamedTuple):
     """Rows that have linked accounts, each held against a whole; a row may come twice."""
 
@@ -74,13 +87,14 @@ class Together(NamedTuple):
 def score_linked(scorer: Scoring, venue: Venue, vectors: Vectors, at_us: int | None = None) -> Scores:
     """Scores of accounts that this venue gave as it stands now (or as of `at_us`), linked ones together."""
     scores = scorer.score(vectors, levels_of(venue, vectors, at_us))
-    for part in together(venue, vectors.account, at_us):
+    for part in together(venue, Room(venue), vectors.account, at_us):
         scores = held_together(scores, vectors.figures, part, scorer.score(part.vectors, part.levels))
     return scores
 
 
 def together(
     venue: Venue,
+    room: Room,
     accounts: Integers,
     at_us: int | None = None,
     trial: State | None = None,
@@ -108,44 +122,45 @@ def together(
         begin = int(ends[first] - counts[first])
         some = rows[begin : int(ends[last - 1])]
         with venue.as_of(at_us):
-            part = _laid(venue, owners[first:last], ends[first:last] - begin, accounts[some], trial, older_s)
+            part = _laid(
+                venue, room, owners[first:last], ends[first:last] - begin, accounts[some], trial, older_s
+            )
         if len(part.row):
             yield part._replace(row=some[part.row])
 
 
 def _laid(
-    venue: Venue, owners: Integers, ends: Integers, accounts: Integers, trial: State | None, older_s: float
+    venue: Venue,
+    room: Room,
+    owners: Integers,
+    ends: Integers,
+    accounts: Integers,
+    trial: State | None,
+    older_s: float,
 ) -> Together:
     """Wholes of these owners; `row` is a place in `accounts`."""
     state = venue.state
-    markets, assets = len(state.market), len(state.asset)
-    room = 2 * len(owners) * max(len(venue.market_names), len(venue.asset_names), 1)
-    out = new_state(markets=1, assets=1, accounts=2 * len(owners), slots=room, owners=1)._replace(
-        market=state.market, asset=state.asset, regime=state.regime
-    )
-    out.clock[:CLOCK_FACTS] = state.clock[:CLOCK_FACTS]
-    held, folio = new_held(markets, assets), new_portfolio(markets, assets)
+    slots = 2 * len(owners) * max(len(venue.market_names), len(venue.asset_names), 1)
+    out = new_wholes(state, 2 * len(owners), slots)
     most = 2 * len(accounts)
     found = Found(np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most), np.empty(most))
-    lifetimes = np.array(
-        [int(state.clock[NOW]) + round(older_s * SECOND_US), round(MARK_LIFETIME_S * SECOND_US)], np.int64
-    )
-    tried = -1 if trial is None else int(accounts[0])
+    now_us = int(state.clock[NOW]) + round(older_s * SECOND_US)
+    lifetimes = np.array([now_us, round(MARK_LIFETIME_S * SECOND_US)], np.int64)
     wholes, count = lay_together(
         state,
         state if trial is None else trial,
-        tried,
+        -1 if trial is None else int(accounts[0]),
         owners,
         ends,
         accounts,
         lifetimes,
-        folio,
-        held,
-        held.facts.copy(),
+        room.folio,
+        room.held,
+        room.nothing,
         out,
         found,
     )
-    ladder = Ladder(Handle(out, folio))
+    ladder = Ladder(Handle(out, room.folio))
     features, figures = np.empty((wholes, FEATURES)), np.empty((wholes, FIGURES))
     for whole in range(wholes):
         taken = ladder.handle.take(whole)

@@ -18,7 +18,7 @@ from features.emit import FEATURES, FIGURES
 from features.venue import Vectors, Venue
 from serving import cure
 from serving.ladder import Ladder, Ladders, Levels, Read, levels_of
-from serving.linked import Together, any_linked, held_together, only, together
+from serving.linked import Room, Together, any_linked, held_together, only, together
 from serving.parts import PARTS
 from serving.scorer import Scores
 from serving.whatif import Trial
@@ -201,6 +201,7 @@ class Questions:
         self._knows_market = knows_market
         self._clocked = clocked
         self._trial = Trial(venue)
+        self._scratch: Room | None = None
         self._ladder: Ladder | None = None
 
     def score(self, request: ScoreRequest, moment: Moment) -> Asked:
@@ -277,8 +278,14 @@ class Questions:
             return None
         state = None if trial is None else trial.state
         keys = np.array([account], np.int64)
-        found = together(self._venue, keys, None, state, self._older_s(moment))
+        found = together(self._venue, self._room(), keys, None, state, self._older_s(moment))
         return next((_reading(part) for part in found), None)
+
+    def _room(self) -> Room:
+        """Scratch for what owners hold."""
+        if self._scratch is None or not self._scratch.fits(self._venue.state):
+            self._scratch = Room(self._venue)
+        return self._scratch
 
     def _standing(self) -> Ladder:
         """Ladders of the venue's accounts as they stand; its tables are replaced when they grow."""
@@ -296,7 +303,7 @@ class Questions:
         read = Read(levels_of(self._venue, vectors), len(vectors.account))
         scores = self.scorer.score(vectors, read)
         beside = []
-        for found in together(self._venue, vectors.account, older_s=self._older_s(moment)):
+        for found in together(self._venue, self._room(), vectors.account, older_s=self._older_s(moment)):
             part = _reading(found)
             wholes = self.scorer.score(part.vectors, part.levels)
             scores = held_together(scores, vectors.figures, part, wholes)

@@ -22,7 +22,7 @@ from pipelines.store import Dataset
 from serving.codec import JSON
 from serving.engine import Engine
 from serving.ladder import levels_of
-from serving.linked import LINKED_UNKNOWN, any_linked, score_linked, together
+from serving.linked import LINKED_UNKNOWN, Room, any_linked, score_linked, together
 from serving.parts import LINKED
 from serving.questions import numbers_of, scored
 from serving.scorer import Scorer
@@ -108,7 +108,7 @@ def test_an_account_without_links_is_scored_as_ever(venue: Venue, scorer: Scorer
     linked = np.array([any_linked(venue, int(key)) for key in vectors.account])
     alone = vectors.where(~linked)
     assert 0 < linked.sum() < len(linked)
-    assert list(together(venue, alone.account)) == []
+    assert list(together(venue, Room(venue), alone.account)) == []
     own = scorer.score(alone, levels_of(venue, alone))
     beside = score_linked(scorer, venue, vectors).where(np.flatnonzero(~linked))
     for one, other in zip(own[:-1], beside[:-1], strict=True):

@@ -10,7 +10,7 @@ import pytest
 from features import catalog
 from models.bundle import Bundle
 from serving.engine import Engine
-from serving.ladder import levels_of
+from serving.linked import score_linked
 from serving.parts import IN_FORCE, PART_NAMES, STANDARD
 from serving.scorer import Scorer
 from serving.wire import Answer, Parts
@@ -118,7 +118,7 @@ def test_a_tiny_entry_buys_no_cheap_addition(engine: Engine) -> None:
 def test_parts_are_the_same_live_and_in_batch(engine: Engine, model: Bundle) -> None:
     venue = engine.venue
     vectors = venue.open_vectors()
-    scores = Scorer(model).score(vectors, levels_of(venue, vectors))
+    scores = score_linked(Scorer(model), venue, vectors)
     assert len(scores.parts) == 2
     for row, key in enumerate(scores.account.tolist()):
         name = venue.account_names[key]
