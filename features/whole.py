@@ -84,7 +84,7 @@ def _nothing() -> State:
 
 
 def new_wholes(state: State, accounts: int, slots: int) -> State:
-    """Room for so many wholes on the markets of a state, as it stands now; what they hold is to be written."""
+    """Room for so many wholes on the markets of a state, as it stands; what they hold is to be written."""
     return State(
         state.clock.copy(),
         state.market,
