@@ -39,6 +39,7 @@ from features.events import (
     TRANSFER,
     EventBatch,
 )
+from features.owners import assign
 from features.portfolio import gather
 from features.state import (
     DEFAULTS_SEEN,
@@ -178,8 +179,8 @@ def advance(
         state.account[key].initial_in_force = value[0]
         state.account[key].maintenance_in_force = value[1]
     elif kind == ACCOUNT:
+        assign(state, key, sub)
         account = state.account[key]
-        account.owner = sub
         account.opened = np.int64(value[0])
         account.isolated = np.int32(value[1])
     elif kind == MARKET:

@@ -74,8 +74,10 @@ from features.views import look
     OPEN_POSITIONS,
     PRICE_AGE_S,
     BOOK_AGE_S,
-) = range(17)
-FIGURES = 17
+    SIGMA_SLOW_DAY_USD,
+    ENTERS,
+) = range(19)
+FIGURES = 19
 
 FEATURES = 91
 
@@ -162,6 +164,8 @@ def _emit_seen(
     figures[MARK_AGE_S] = _age_s(now, sums.mark_time)
     figures[PRICE_AGE_S] = _age_s(now, sums.price_time)
     figures[BOOK_AGE_S] = _age_s(now, sums.book_time)
+    figures[SIGMA_SLOW_DAY_USD] = pool_sigma(own[SIGMA_SLOW], total[SIGMA_SLOW]) * day
+    figures[ENTERS] = 0.0  # as it stands: a question may make it 1, new exposure
 
 
 @lean

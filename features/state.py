@@ -124,11 +124,23 @@ ACCOUNT_ROW = np.dtype(
         ("first_position", "i4"),
         ("first_balance", "i4"),
         ("isolated", "i4"),
+        ("owner_next", "i4"),  # the owner's next account and the one before, -1 at the ends
+        ("owner_before", "i4"),
     ]
 )
 
-OWNER_ROW = np.dtype([("collateral", "f8"), ("maintenance", "f8"), ("accounts", "f8")])
-"""All accounts of one owner with an open position, as the last sweep saw them."""
+OWNER_ROW = np.dtype(
+    [
+        # all of its accounts with an open position, as the last sweep saw them
+        ("collateral", "f8"),
+        ("maintenance", "f8"),
+        ("accounts", "f8"),
+        # and all of its accounts, as `features.owners` keeps them
+        ("first_account", "i4"),
+        ("members", "i4"),
+    ]
+)
+"""One owner and what it has."""
 
 POSITION_ROW = np.dtype(
     [
@@ -189,6 +201,7 @@ _START = {
     "collateral": 0.0,
     "maintenance": 0.0,
     "accounts": 0.0,
+    "members": 0,
 }
 
 

@@ -30,7 +30,7 @@ from pipelines.progress import progress
 from pipelines.replay import labelled_rows, observations
 from pipelines.store import Dataset
 from pipelines.times import format_time
-from serving.ladder import levels_of
+from serving.linked import score_linked
 from serving.scorer import Scorer, Scores
 
 MARKER = "scorecard.json"
@@ -131,7 +131,7 @@ def judge(
     asked: list[npt.NDArray[np.float64]] = []
 
     def ask(time_us: int, vectors: Vectors, venue: Venue) -> None:
-        scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
+        scores = score_linked(scorer, venue, vectors, time_us)
         asked.append(scores.initial_rate)
         if on_scores is not None:
             on_scores(time_us, vectors, venue, scores)

@@ -15,7 +15,7 @@ from features.venue import Vectors, Venue
 from models.scorecard_text import parts, warning_and_counts
 from pipelines.times import format_time
 from pipelines.verdict import verdict
-from serving.ladder import levels_of
+from serving.linked import score_linked
 from serving.scorer import REASONS_FROM_PD_24H, Scorer, Scores
 
 MOST_ACCOUNTS = 20
@@ -51,7 +51,7 @@ def render(
     trained_until_us: int,
 ) -> str:
     """The page: accounts at `time_us` by risk, and how the model did after `trained_until_us`."""
-    scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
+    scores = score_linked(scorer, venue, vectors, time_us)
     panels, desk = card["targets"]["liquidation"]["24h"], card["desk"]["liquidation"]["24h"]
     heads = scorer.bundle.model["heads"]
     shown = [(name, question) for name, question in PICTURES if name in images]

@@ -21,7 +21,7 @@ from pipelines.progress import progress
 from pipelines.replay import replay
 from pipelines.store import Dataset
 from pipelines.times import format_time
-from serving.ladder import levels_of
+from serving.linked import score_linked
 from serving.scorer import Scorer
 
 MOST_REASONS = 3
@@ -112,7 +112,7 @@ def check_within(dataset: Dataset, first_us: int, last_us: int) -> None:
 
 def score_table(scorer: Scorer, venue: Venue, vectors: Vectors, time_us: int) -> pa.Table:
     """Rows of one decision time, in the columns of SCHEMA."""
-    scores = scorer.score(vectors, levels_of(venue, vectors, time_us))
+    scores = score_linked(scorer, venue, vectors, time_us)
     reasons = [[reason.text for reason in found] for found in scorer.reasons(vectors, scores)]
     rows = len(scores.account)
     texts = [[found[k] if k < len(found) else None for found in reasons] for k in range(MOST_REASONS)]

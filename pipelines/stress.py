@@ -27,7 +27,7 @@ from pipelines.stress_scenarios import Chance, World, world_of
 from pipelines.stress_workers import Scenarios
 from pipelines.stress_workers import rows as all_rows
 from pipelines.times import format_time
-from serving.ladder import levels_of
+from serving.linked import score_linked
 from serving.scorer import Scorer
 
 Json = dict[str, Any]
@@ -78,7 +78,7 @@ def stressed(
             bar.advance(1)
     with progress(None, "asking what would have prevented it"):
         tail = tail_scenarios(told, rows, chance)
-        scores = scorer.score(vectors, levels_of(venue, vectors, at_us))
+        scores = score_linked(scorer, venue, vectors, at_us)
         return {
             "book": book_of(standing),
             "assumed": list(standing.assumed),

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange.errors import InputError
 from features import catalog
 from features.emit import FIGURES
-from serving import judgement, ladder, policy
+from serving import judgement, ladder, parts, policy
 from serving.chain import BEGINS, FULL, MAGIC, Tail, file_name, files_of, tail_of
 from serving.evidence import Rows
 from serving.frames import LONGEST_FRAME, LogError, framed, sync_folder
@@ -183,6 +183,7 @@ class Audit:
                 rows.instead,
                 digest_of(request, *values),
                 answer,
+                list(rows.beside),
             )
             self._append(content, (request, *values))
         except LogError:
@@ -406,7 +407,7 @@ class Audit:
 
 def policy_version() -> str:
     """Names the rules by which probabilities become margins: a digest of the modules that hold them."""
-    modules = (policy, ladder, judgement)
+    modules = (policy, parts, ladder, judgement)
     sources = [Path(one.__file__ or "").read_bytes() for one in modules]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 

@@ -8,7 +8,7 @@ are not quite monotone: the answer is the smallest level found, not a proof that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from features import emit as figure
 from features.venue import Vectors, Venue
 from serving.ladder import Levels, levels_in, stacked
+from serving.linked import Together
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import Cure, Reduction
@@ -37,8 +38,11 @@ Flags = npt.NDArray[np.bool_]
 class Scoring(Protocol):
     """What is asked of a scorer here."""
 
-    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
-        """Score every row."""
+    def beside(self) -> Together | None:
+        """What holds the account in the trial against all that its owner has; None where nothing does."""
+
+    def score(self, vectors: Vectors, levels: Levels, beside: Sequence[Together | None], /) -> Scores:
+        """Score every row, each with what it is held against."""
 
 
 def at_target(vectors: Vectors, scores: Scores) -> Flags:
@@ -60,7 +64,7 @@ def cure(venue: Venue, trial: Trial, begin: Callable[[], None], scorer: Scoring)
     if ladders is None:
         return Cure(0.0, [])
     vectors = ladders.vectors
-    scores = scorer.score(vectors, levels_in(ladders))
+    scores = scorer.score(vectors, levels_in(ladders), [scorer.beside()])
     if scores.fallback[0] is not None:
         return Cure(None, None)
     if at_target(vectors, scores)[0]:
@@ -72,10 +76,13 @@ def _deposit_usd(vectors: Vectors, trial: Trial, scorer: Scoring) -> float | Non
     if trial.isolated and len(trial.open_positions()) > 1:
         return None  # which of the positions it should go to is the owner's choice
 
+    beside = scorer.beside()  # levels are posted: whatever is deposited, it is the same
+
     def cured(deposits_usd: Floats) -> Flags:
         ladders = trial.ladders(0, deposits_usd.tolist())
         assert ladders is not None, "money opens and closes no position"
-        return at_target(ladders.vectors, scorer.score(ladders.vectors, levels_in(ladders)))
+        vectors, asked = ladders.vectors, [beside] * len(deposits_usd)
+        return at_target(vectors, scorer.score(vectors, levels_in(ladders), asked))
 
     gross_usd = float(vectors.figures[0, figure.GROSS_NOTIONAL_USD])
     collateral_usd = float(vectors.figures[0, figure.COLLATERAL_USD])
@@ -108,7 +115,7 @@ def _reductions(
     def reached(shares: Floats) -> Flags:
         """All of them in one go: what costs is each call of the model, not each row."""
         fine = np.zeros(len(shares), bool)
-        left = []
+        left, beside = [], []
         for row, share in enumerate(shares.tolist()):
             begin()
             for market, quantity in orders(share):
@@ -118,10 +125,11 @@ def _reductions(
                 fine[row] = trial.holdings().equity_usd >= 0.0
             else:
                 left.append(ladders)
+                beside.append(scorer.beside())
         ladders = stacked(left)
         if ladders is not None:
             vectors = ladders.vectors
-            fine[vectors.account] = at_target(vectors, scorer.score(vectors, levels_in(ladders)))
+            fine[vectors.account] = at_target(vectors, scorer.score(vectors, levels_in(ladders), beside))
         return fine
 
     share = _smallest(reached, lambda level: level)

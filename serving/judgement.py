@@ -13,13 +13,8 @@ from exchange.units import SECOND_US
 from features import emit as figure
 from features.arithmetic import BOOK_LIFETIME_US
 from models.baselines import structural
-from serving.policy import (
-    UNKNOWN,
-    cost_of_liquidation,
-    initial_margin_rate,
-    lowest_paying,
-    maintenance_margin_rate,
-)
+from serving.parts import BY_LOADING, BY_TARGET, PARTS, suggested
+from serving.policy import UNKNOWN, cost_of_liquidation, lowest_paying, maintenance_margin_rate
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -37,10 +32,11 @@ BOOK_LIFETIME_S = BOOK_LIFETIME_US / SECOND_US
 """A book older than this by the newest event counts as missing in the features already; here it is one that
 was known then and is older than this by the clock, while events have stopped."""
 
-# Columns of a judgement; the first four are probabilities, the last a code.
+# Columns of a judgement; the first four are probabilities, WHY is a code, the last ones parts in ppm.
 PD, PD_24H, NEGATIVE = 0, 2, 3
 EXPECTED_LOSS_USD, STATIC_RATE, INITIAL_RATE, MAINTENANCE_RATE, WHY = range(4, 9)
-COLUMNS = 9
+FIRST_PART = 9
+COLUMNS = FIRST_PART + PARTS
 
 # Why a row is a fallback: codes, followed by one for each required feature, from the first missing one on.
 (
@@ -56,11 +52,12 @@ _SEVERITY = 4  # among the graph's probabilities
 
 
 class Constants(NamedTuple):
-    """What a bundle says of its fallbacks."""
+    """What a bundle says of its fallbacks, and the terms of the margin."""
 
     required: Integers  # columns without which a row is one
     structural: Floats  # (4,) levels of the baseline that answers then
     severity: Floats  # (1,) and the severity, as where the model has none: the most it says of anybody
+    terms: Floats  # (TERMS,) of the margin; not the bundle's but the venue's
 
 
 @lean
@@ -114,7 +111,8 @@ def _judge(
     static = figures[figure.STATIC_INITIAL_RATE]
     if code == OK:
         cost = cost_of_liquidation(closing_cost, sigma_day)
-        if lowest_paying(static, cost, ladder) == UNKNOWN:
+        terms = constants.terms
+        if lowest_paying(static, cost, ladder, terms[BY_TARGET], terms[BY_LOADING]) == UNKNOWN:
             code = NO_NUMBER
     out[WHY] = code
     if code == OK:
@@ -128,8 +126,17 @@ def _judge(
         severity = constants.severity[0]
     out[EXPECTED_LOSS_USD] = out[NEGATIVE] * severity * gross
     out[STATIC_RATE] = static
-    initial = initial_margin_rate(
-        static, figures[figure.FIGURE_INITIAL_IN_FORCE], ladder, closing_cost, sigma_day, code != OK
+    initial = suggested(
+        static,
+        figures[figure.FIGURE_INITIAL_IN_FORCE],
+        ladder,
+        closing_cost,
+        sigma_day,
+        figures[figure.SIGMA_SLOW_DAY_USD] / gross,
+        code != OK,
+        figures[figure.ENTERS] != 0.0,
+        constants.terms,
+        out[FIRST_PART:],
     )
     out[INITIAL_RATE] = initial
     out[MAINTENANCE_RATE] = maintenance_margin_rate(
@@ -163,13 +170,14 @@ def judge_ladders(
     required: Integers,
     levels: Floats,
     severity: Floats,
+    terms: Floats,
     out: Floats,
 ) -> None:
     """`judge` from the rows of `serving.ladder.Ladders` and the graph's probabilities of each of them.
 
     The constants come one by one: numba takes longer to tell what a named tuple is than to judge an account.
     """
-    constants = Constants(required, levels, severity)
+    constants = Constants(required, levels, severity, terms)
     rows = features.shape[1]
     for account in range(len(out)):
         first = account * rows
@@ -191,6 +199,7 @@ def still_searched(
 
     Left out are fallbacks and rows that a known level pays for.
     """
+    target, loading = constants.terms[BY_TARGET], constants.terms[BY_LOADING]
     kept = 0
     for row in rows:
         own = figures[row]
@@ -200,7 +209,8 @@ def still_searched(
         cost = cost_of_liquidation(own[figure.CLOSING_COST_USD] / gross, own[figure.SIGMA_DAY_USD] / gross)
         if math.isnan(cost):
             continue
-        if known == 0 or lowest_paying(own[figure.STATIC_INITIAL_RATE], cost, ladder[row]) == UNKNOWN:
+        static = own[figure.STATIC_INITIAL_RATE]
+        if known == 0 or lowest_paying(static, cost, ladder[row], target, loading) == UNKNOWN:
             rows[kept] = row
             kept += 1
     return kept

@@ -4,7 +4,10 @@ An account that posts a level has the same positions and balances and the same p
 level times its gross notional: in a cross account the cash is what makes it so, in an isolated one the
 collateral of every position is what lifts its own pool there. Nothing of what stands behind it now is left,
 neither its cash nor what it has been seen to survive below maintenance: with more or less of them the levels
-are the same to the bit.
+are the same to the bit. Nor is what an owner can bring about without a change of risk: habits, entry prices
+and times, other accounts. What wash trades, money paid in and out again or a paper profit do to the features
+of an account, they do nothing to its levels, whatever a model has learnt of them
+([decision 14](../docs/decisions/0014-levels-forget-habits.md)).
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.account import asset_value_usd, haircut_usd, notional_usd, unrealised_usd
-from exchange.compiled import compiled, inlined
+from exchange.compiled import compiled, inlined, lean
+from features import catalog
 from features.emit import (
     CLOSING_COST_USD,
     FEATURES,
@@ -100,6 +104,36 @@ def _post(state: State, folio: Portfolio, rate: float) -> None:
     folio.account[CASH] = rate * gross - without_cash
 
 
+_AT_WILL = np.array(
+    [
+        catalog.index(name)
+        for name in (
+            "unrealised_return", "turnover", "fills", "added_to_losers", "loss_streak", "paid_in", "paid_out",
+            "rescues", "drawdown", "equity_change", "open_orders", "account_age_s",
+        )
+    ]
+)  # fmt: skip
+"""Columns that are 0 for who enters now, with nothing done before."""
+
+_HOLDING, _JUST_OPENED = catalog.index("holding_hours"), -3.0
+_RATIO, _LOWEST = catalog.index("margin_ratio"), catalog.index("lowest_margin_ratio")
+_OWNED, _OWNER_RATIO = catalog.index("owner_accounts"), catalog.index("owner_margin_ratio")
+
+FORGOTTEN = (*_AT_WILL.tolist(), _HOLDING, _LOWEST, _OWNED, _OWNER_RATIO)
+"""Columns of a level that say nothing of what was done before, nor of other accounts."""
+
+
+@lean
+def _begin_anew(features: Floats) -> None:
+    """Make the vector of a level that of who enters with it, alone and with nothing done before."""
+    for place in range(len(_AT_WILL)):
+        features[_AT_WILL[place]] = 0.0
+    features[_HOLDING] = _JUST_OPENED
+    features[_LOWEST] = features[_RATIO]
+    features[_OWNED] = 1.0
+    features[_OWNER_RATIO] = features[_RATIO]
+
+
 @compiled
 def _write(
     places: Integers, keys: Integers, first: int, last: int, features: Floats, figures: Floats, room: Floats
@@ -121,6 +155,8 @@ def _write(
                 cost = cost_of_liquidation(own[CLOSING_COST_USD] / gross, own[SIGMA_DAY_USD] / gross)
                 _post(state, folio, level(own[STATIC_INITIAL_RATE], cost, row - 1))
             emit_rows(state, folio, row == first, features[i, row - first], own if row == 0 else room)
+            if row > 0:
+                _begin_anew(features[i, row - first])
     return True
 
 
@@ -148,6 +184,21 @@ class Ladder:
         held = _write(self.handle.places, keys, 1 + first, 1 + last, features, figures, self._room)
         assert held, "levels are asked for of accounts with open positions"
         return features
+
+
+class Read:
+    """Levels that are kept as they are read: of every row its vectors from the lowest up, in parts."""
+
+    def __init__(self, levels: Levels, rows: int) -> None:
+        self._levels = levels
+        self.parts: list[list[Floats]] = [[] for _ in range(rows)]
+
+    def __call__(self, rows: Integers, first: int, last: int) -> Floats:
+        """Read them, and keep a copy of nothing: what was read is not written to again."""
+        read = self._levels(rows, first, last)
+        for row, part in zip(rows.tolist(), read, strict=True):
+            self.parts[row].append(part)
+        return read
 
 
 def levels_of(venue: Venue, vectors: Vectors, at_us: int | None = None) -> Levels:

@@ -17,7 +17,9 @@ from features import emit as figure
 from features.emit import FEATURES, FIGURES
 from features.venue import Vectors, Venue
 from serving import cure
-from serving.ladder import Ladder, Ladders, Levels, levels_of
+from serving.ladder import Ladder, Ladders, Levels, Read, levels_of
+from serving.linked import Room, Together, any_linked, held_together, only, together
+from serving.parts import PARTS
 from serving.scorer import Scores
 from serving.whatif import Trial
 from serving.wire import (
@@ -26,6 +28,7 @@ from serving.wire import (
     Balance,
     BatchRequest,
     Cure,
+    Parts,
     Position,
     Reason,
     RefusalError,
@@ -82,7 +85,7 @@ class Moment(NamedTuple):
 
 _NOBODY = (
     Vectors(np.empty(0, np.int64), np.empty((0, FEATURES)), np.empty((0, FIGURES))),
-    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, []]),
+    Scores._make([np.empty(0, np.int64), np.empty((0, 4)), *[np.empty(0)] * 5, np.empty((0, PARTS)), []]),
 )
 
 
@@ -106,13 +109,15 @@ class Evidence(NamedTuple):
 
     ladders: Ladders | None  # of one row; None for an account without an open position
     instead: str | None = None  # why the answer falls back, where the question is the reason
+    beside: Together | None = None  # what its owner holds in all accounts, where that is several
 
 
 class Asked(NamedTuple):
     """Answers with what they rest on: the row of each in `vectors` and `scores`, None without a position.
 
     `levels` has for every row the vectors of the levels that the model read, from the lowest up, in parts of
-    float64[levels, FEATURES]; `instead` is as in `Evidence`.
+    float64[levels, FEATURES]; `instead` is as in `Evidence`. `beside` holds linked rows against their owners'
+    wholes, whose levels are `Read`.
     """
 
     answers: list[Answer]
@@ -122,6 +127,7 @@ class Asked(NamedTuple):
     unknown: list[str]
     levels: Sequence[Sequence[Floats]]
     instead: str | None = None
+    beside: Sequence[Together] = ()
 
     def evidence(self, number: int) -> Evidence:
         """What the answer with that number in `answers` was computed from."""
@@ -130,8 +136,11 @@ class Asked(NamedTuple):
             return Evidence(None)
         chosen = slice(row, row + 1)
         features = np.concatenate([self.vectors.features[chosen], *self.levels[row]])[None]
+        beside = next((found for part in self.beside if (found := only(part, row)) is not None), None)
         return Evidence(
-            Ladders(self.vectors.account[chosen], features, self.vectors.figures[chosen]), self.instead
+            Ladders(self.vectors.account[chosen], features, self.vectors.figures[chosen]),
+            self.instead,
+            beside,
         )
 
 
@@ -140,9 +149,16 @@ def scored(scorer: Scoring, evidence: Evidence) -> Scores | None:
 
     With the same model they are the same to the bit.
     """
-    if evidence.ladders is None:
-        return None
-    return _instead(scorer.score_at_once(evidence.ladders), evidence.instead)
+    return None if evidence.ladders is None else _scores(scorer, evidence.ladders, evidence)
+
+
+def _scores(scorer: Scoring, ladders: Ladders, evidence: Evidence) -> Scores:
+    """The scores of an account with an open position, whose ladders are those of the evidence."""
+    scores = scorer.score_at_once(ladders)
+    part = evidence.beside
+    if part is not None:
+        scores = held_together(scores, ladders.figures, part, scorer.score(part.vectors, part.levels))
+    return _instead(scores, evidence.instead)
 
 
 def numbers_of(scores: Scores, row: int) -> Numbers:
@@ -163,6 +179,11 @@ def numbers_of(scores: Scores, row: int) -> Numbers:
     )
 
 
+def parts_of(scores: Scores, row: int) -> Parts:
+    """The parts of a row's initial rate."""
+    return Parts(*map(int, scores.parts[row].tolist()))
+
+
 def _instead(scores: Scores, reason: str | None) -> Scores:
     """Scores of one row that fall back for a reason that the question itself gave, if it did."""
     return scores if reason is None else scores._replace(fallback=[reason])
@@ -180,6 +201,7 @@ class Questions:
         self._knows_market = knows_market
         self._clocked = clocked
         self._trial = Trial(venue)
+        self._scratch: Room | None = None
         self._ladder: Ladder | None = None
 
     def score(self, request: ScoreRequest, moment: Moment) -> Asked:
@@ -200,30 +222,70 @@ class Questions:
         if ladders is None:
             return self._without_position(request, moment)
         self._age(ladders.figures, moment)
+        tried = request.account is not None or len(request.orders) > 0
+        enters = request.entering or (tried and self._adds(account))
+        if enters:
+            ladders.figures[:, figure.ENTERS] = 1.0
         vectors = ladders.vectors
         instead = None
         if request.orders and self._trial.isolated and np.isnan(vectors.figures[0, figure.COLLATERAL_USD]):
             instead = ISOLATED_UNKNOWN
-        scores = _instead(self.scorer.score_at_once(ladders), instead)
+        standing = request.account is None and not request.orders
+        beside = self._beside(account, None if standing else self._trial, moment)
+        scores = _scores(self.scorer, ladders, Evidence(ladders, instead, beside))
         answer = self._answer(request.account_id, numbers_of(scores, 0), moment)
         if request.explain:
             answer.reasons = [
                 Reason(reason.code, reason.feature, reason.value, reason.contribution)
                 for reason in self.scorer.reasons(vectors, scores, all_rows=True)[0]
             ]
+            answer.parts = parts_of(scores, 0)
         if request.cure:
             begin = self._beginning(request, account)
-            answer.cure = cure.cure(self._venue, self._trial, begin, _Aged(self, moment))
-        return Asked([answer], [0], vectors, scores, [], [[ladders.features[0, 1:]]], instead)
+            aged = _Aged(self, account, moment, enters)
+            answer.cure = cure.cure(self._venue, self._trial, begin, aged)
+        read = [[ladders.features[0, 1:]]]
+        return Asked([answer], [0], vectors, scores, [], read, instead, () if beside is None else (beside,))
+
+    def _adds(self, account: int) -> bool:
+        """Whether what is in the trial has a position that the account has not, or not as large."""
+        state = self._venue.state
+        held: dict[int, float] = {}
+        slot = int(state.account["first_position"][account]) if account >= 0 else -1
+        while slot >= 0:
+            row = state.position[slot]
+            held[int(row["market"])] = float(row["quantity"])
+            slot = int(row["next"])
+        for market, quantity in self._trial.open_positions():
+            before = held.get(market, 0.0)
+            if abs(quantity) > abs(before) or quantity * before < 0.0:
+                return True
+        return False
 
     def _without_position(self, request: ScoreRequest, moment: Moment) -> Asked:
         """The answer for an account that has nothing at risk: zeros."""
         answer = self._answer(request.account_id, Numbers(), moment)
         if request.explain:
             answer.reasons = []
+            answer.parts = Parts(*[0] * PARTS)
         if request.cure:
             answer.cure = Cure(0.0, [])
         return Asked([answer], [None], *_NOBODY, [], [])
+
+    def _beside(self, account: int, trial: Trial | None, moment: Moment) -> Together | None:
+        """What its owner holds in all accounts, this one as the trial has it; None where that is only one."""
+        if not any_linked(self._venue, account):
+            return None
+        state = None if trial is None else trial.state
+        keys = np.array([account], np.int64)
+        found = together(self._venue, self._room(), keys, None, state, self._older_s(moment))
+        return next((_reading(part) for part in found), None)
+
+    def _room(self) -> Room:
+        """Scratch for what owners hold."""
+        if self._scratch is None or not self._scratch.fits(self._venue.state):
+            self._scratch = Room(self._venue)
+        return self._scratch
 
     def _standing(self) -> Ladder:
         """Ladders of the venue's accounts as they stand; its tables are replaced when they grow."""
@@ -238,15 +300,21 @@ class Questions:
         known = list(dict.fromkeys(key for key in keys if key >= 0))
         vectors = self._venue.vectors(known)
         self._age(vectors.figures, moment)
-        read = _Read(levels_of(self._venue, vectors), len(vectors.account))
+        read = Read(levels_of(self._venue, vectors), len(vectors.account))
         scores = self.scorer.score(vectors, read)
+        beside = []
+        for found in together(self._venue, self._room(), vectors.account, older_s=self._older_s(moment)):
+            part = _reading(found)
+            wholes = self.scorer.score(part.vectors, part.levels)
+            scores = held_together(scores, vectors.figures, part, wholes)
+            beside.append(part)
         row_of = {key: row for row, key in enumerate(scores.account.tolist())}
         rows = [row_of.get(key) for key in keys if key >= 0]
         names = [name for name, key in zip(request.account_ids, keys, strict=True) if key >= 0]
-        found = (Numbers() if row is None else numbers_of(scores, row) for row in rows)
-        answers = [self._answer(name, one, moment) for name, one in zip(names, found, strict=True)]
+        numbers = (Numbers() if row is None else numbers_of(scores, row) for row in rows)
+        answers = [self._answer(name, one, moment) for name, one in zip(names, numbers, strict=True)]
         unknown = [name for name, key in zip(request.account_ids, keys, strict=True) if key < 0]
-        return Asked(answers, rows, vectors, scores, unknown, read.parts)
+        return Asked(answers, rows, vectors, scores, unknown, read.parts, beside=beside)
 
     def account(self, account_id: str, moment: Moment) -> AccountAnswer:
         """An account as it is held; RefusalError 404 where nothing has announced it."""
@@ -328,7 +396,11 @@ class Questions:
     def _age(self, figures: Floats, moment: Moment) -> None:
         """Make what may grow stale as old as it is by the clock, not only by the newest event."""
         if self._clocked:
-            _grow_older(figures, max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0))
+            _grow_older(figures, self._older_s(moment))
+
+    def _older_s(self, moment: Moment) -> float:
+        """Seconds by which the clock is ahead of the newest event."""
+        return max((moment.now_us - self._venue.now_us) / SECOND_US, 0.0) if self._clocked else 0.0
 
     def _answer(self, account_id: str, numbers: Numbers, moment: Moment) -> Answer:
         """An answer of this moment."""
@@ -352,29 +424,34 @@ def _life(now_us: int) -> tuple[datetime, datetime]:
 
 
 class _Aged(NamedTuple):
-    """A scorer that sees everything as old as the clock says."""
+    """A scorer that sees everything as old as the clock says, as entering where the question enters, and an
+    account with those linked to it."""
 
     questions: Questions
+    account: int
     moment: Moment
+    enters: bool
 
-    def score(self, vectors: Vectors, levels: Levels, /) -> Scores:
+    def beside(self) -> Together | None:
+        return self.questions._beside(self.account, self.questions._trial, self.moment)
+
+    def score(self, vectors: Vectors, levels: Levels, beside: Sequence[Together | None]) -> Scores:
         figures = vectors.figures.copy()
+        scorer = self.questions.scorer
         self.questions._age(figures, self.moment)
-        return self.questions.scorer.score(vectors._replace(figures=figures), levels)
+        if self.enters:
+            figures[:, figure.ENTERS] = 1.0
+        scores = scorer.score(vectors._replace(figures=figures), levels)
+        for row, part in enumerate(beside):
+            if part is not None:
+                moved = part._replace(row=np.full_like(part.row, row))
+                scores = held_together(scores, figures, moved, scorer.score(part.vectors, part.levels))
+        return scores
 
 
-class _Read:
-    """Levels that are kept as they are read."""
-
-    def __init__(self, levels: Levels, rows: int) -> None:
-        self._levels = levels
-        self.parts: list[list[Floats]] = [[] for _ in range(rows)]
-
-    def __call__(self, rows: Integers, first: int, last: int) -> Floats:
-        read = self._levels(rows, first, last)
-        for row, part in zip(rows.tolist(), read, strict=True):
-            self.parts[row].append(part)
-        return read
+def _reading(part: Together) -> Together:
+    """The same, its levels kept as they are read."""
+    return part._replace(levels=Read(part.levels, len(part.vectors.account)))
 
 
 def _all_different(names: Iterable[str], place: str) -> None:

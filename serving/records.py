@@ -25,6 +25,10 @@ from exchange.errors import WorkError
 Floats: TypeAlias = npt.NDArray[np.float64]
 Bytes: TypeAlias = bytes | memoryview
 
+Beside: TypeAlias = tuple[int, int, float, float]
+"""An account's number and that of its owner's whole among the heights (-1 for none), its static rate at its
+owner's tiers, and its share in the whole: see `serving.linked.Together`."""
+
 DIGEST_BYTES = 32
 BEGINNING = bytes(DIGEST_BYTES)
 """The digest before the first record."""
@@ -89,7 +93,8 @@ class Answered(msgspec.Struct, array_like=True, tag=3, frozen=True):
     policy_version: str
     request_bytes: int
     heights: list[int]
-    """Rows of features of each account with a position, as it stands first; it has one row of figures."""
+    """Rows of features of each account with a position, as it stands first; it has one row of figures. Wholes
+    of linked accounts follow."""
     row_of: list[int | None]
     """The account with a position that each answer is about; None where it has none."""
     instead: str | None
@@ -97,6 +102,8 @@ class Answered(msgspec.Struct, array_like=True, tag=3, frozen=True):
     input_digest: bytes
     answer: bytes
     """The body as it was sent."""
+    beside: list[Beside] = []
+    """What linked accounts are held against; the wholes follow the accounts in `heights`."""
 
 
 Content = Begun | Noted | Read | Answered

@@ -21,6 +21,7 @@ from models.session import Session
 from serving.judgement import (
     COLUMNS,
     EXPECTED_LOSS_USD,
+    FIRST_PART,
     INITIAL_RATE,
     MAINTENANCE_RATE,
     PD,
@@ -33,6 +34,7 @@ from serving.judgement import (
     still_searched,
 )
 from serving.ladder import ROWS, Ladders, Levels
+from serving.parts import STANDARD
 from serving.policy import RUNGS
 from serving.reasons import Explainer, Explanation, Reason
 
@@ -62,6 +64,7 @@ class Scores(NamedTuple):
     initial_rate: Floats
     maintenance_rate: Floats
     warning: Floats  # in splits of a tree: an alarm above 0 (`models.warning`), NaN where the model has none
+    parts: Floats  # (n, PARTS) of the initial rate, whole ppm
     fallback: list[str | None]  # why the row is a fallback, None where it is not
 
     def where(self, rows: npt.NDArray[np.int64]) -> Scores:
@@ -83,8 +86,11 @@ class Scorer:
     Raises BundleError where the bundle lacks what scoring needs.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Load the graph, the baselines' levels and the explanations of a bundle."""
+    def __init__(self, bundle: Bundle, terms: Floats = STANDARD) -> None:
+        """Load the graph, the baselines' levels and the explanations of a bundle.
+
+        `terms` of the margin are float64[TERMS] of `serving.parts`.
+        """
         self.bundle = bundle
         self.model_version = bundle.model_version
         self._session = Session(bundle)
@@ -101,6 +107,7 @@ class Scorer:
                 np.array([catalog.index(name) for name in bundle.model["required_features"]], np.int64),
                 np.array([self._levels["structural"][target] for target in baselines.TARGETS]),
                 np.array([bundle.model["unknown_severity"]], np.float64),
+                np.array(terms),
             )
             self._reasons = (*REASONS, *(f"missing_{name}" for name in bundle.model["required_features"]))
             self._priors = [catalog.index(name) for name in catalog.PRIOR_HAZARDS]
@@ -140,7 +147,7 @@ class Scorer:
         table = np.empty((len(features), COLUMNS))
         if levels is None:
             judge(features, figures, probabilities, np.zeros((len(features), 1)), self._constants, table)
-            table[:, [INITIAL_RATE, MAINTENANCE_RATE]] = np.nan
+            table[:, [INITIAL_RATE, MAINTENANCE_RATE, *range(FIRST_PART, COLUMNS)]] = np.nan
             return self._scores(vectors.account, table, warning[:, 0])
         ladder = np.full((len(features), RUNGS), np.nan)
         for start in range(0, len(features), ROWS_AT_ONCE):
@@ -165,6 +172,7 @@ class Scorer:
             table[:, INITIAL_RATE],
             table[:, MAINTENANCE_RATE],
             warning,
+            table[:, FIRST_PART:],
             [self._reasons[int(code)] for code in table[:, WHY].tolist()],
         )
 

@@ -155,6 +155,11 @@ class Trial:
         self._own.clock[:CLOCK_FACTS] = venue.clock[:CLOCK_FACTS]
         self._own.clock[NEXT_SWEEP] = END_OF_TIME_US  # a single account is nothing to sweep
 
+    @property
+    def state(self) -> State:
+        """Where the account is tried: the first of this state's."""
+        return self._state
+
     def load(self, account: int) -> None:
         """Begin with an account as the venue holds it."""
         self._begin()

@@ -103,7 +103,11 @@ class SentAccount(Struct, forbid_unknown_fields=True):
 
 
 class ScoreRequest(Struct, forbid_unknown_fields=True):
-    """One question: the account as it stands, or `account` in its place; then `orders` added."""
+    """One question: the account as it stands, or `account` in its place; then `orders` added.
+
+    `entering`: the margin for entering that portfolio now, as before a withdrawal, even where no order adds
+    exposure.
+    """
 
     account_id: Name
     orders: Annotated[list[Order], Meta(max_length=200)] = []
@@ -111,6 +115,7 @@ class ScoreRequest(Struct, forbid_unknown_fields=True):
     explain: bool = False
     cure: bool = False
     min_sequence: Sequence | None = None
+    entering: bool = False
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
@@ -148,6 +153,19 @@ class Cure(Struct):
     reduce: list[Reduction] | None
 
 
+class Parts(Struct):
+    """Steps from the static rate to the suggested one, in parts per million, which sum to it exactly."""
+
+    static_ppm: int
+    volatility_ppm: int
+    liquidity_ppm: int
+    account_risk_ppm: int
+    buffer_ppm: int
+    limit_ppm: int
+    in_force_ppm: int
+    linked_ppm: int
+
+
 class Answer(Struct):
     """Probabilities of default, and the margin suggested, of one account."""
 
@@ -168,6 +186,7 @@ class Answer(Struct):
     model_version: str
     reasons: list[Reason] | UnsetType = UNSET
     cure: Cure | UnsetType = UNSET
+    parts: Parts | UnsetType = UNSET
 
 
 class BatchAnswer(Struct):

@@ -178,6 +178,8 @@ FIGURES_BY_HAND = {
     "OPEN_POSITIONS": 1.0,
     "PRICE_AGE_S": FEATURES_BY_HAND["asset_price_age_s"],
     "BOOK_AGE_S": FEATURES_BY_HAND["book_age_s"],
+    "SIGMA_SLOW_DAY_USD": SLOW_DAY,
+    "ENTERS": 0.0,
 }
 
 

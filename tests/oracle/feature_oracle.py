@@ -451,4 +451,6 @@ def figures(look: Look, books: Books) -> dict[str, float]:
         "OPEN_POSITIONS": float(len(look.held)),
         "PRICE_AGE_S": price_age_s(look),
         "BOOK_AGE_S": book_age_s(look),
+        "SIGMA_SLOW_DAY_USD": look.sigma_day("slow"),
+        "ENTERS": 0.0,
     }

@@ -14,6 +14,7 @@ from features.venue import Vectors
 from serving.codec import JSON
 from serving.engine import Engine
 from serving.ladder import Ladders, Levels
+from serving.parts import PARTS
 from serving.rows import Request, read_events
 from serving.scorer import Scores
 from serving.wire import EventsAnswer, ScoreRequest
@@ -59,6 +60,7 @@ class FakeScorer:
             initial_rate=np.where(np.isnan(day), static, static + 0.1 * np.nan_to_num(day)),
             maintenance_rate=figures[:, figure.STATIC_MAINTENANCE_RATE],
             warning=1.2 - ratio,
+            parts=np.zeros((len(static), PARTS)),
             fallback=fallback,
         )
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.units import PPM
+from serving.parts import BY_KEPT, BY_STAMPED, STANDARD
 from serving.policy import (
     LOADING,
     RUNGS,
@@ -19,11 +20,11 @@ from serving.policy import (
     UNKNOWN,
     UNKNOWN_CLOSING_COST,
     cost_of_liquidation,
-    initial_margin_rate,
     level,
-    lowest_paying,
     maintenance_margin_rate,
 )
+from serving.policy import lowest_paying as lowest_paying_at
+from tests.serving.suggestions import suggest_all
 
 NAN = math.nan
 SHARE = st.floats(0.0, 1.0)
@@ -39,6 +40,21 @@ UP = st.floats(0.0, 0.5)
 ROUNDING = 1.0 / PPM + 1e-12
 
 Floats = npt.NDArray[np.float64]
+
+PRICED = STANDARD.copy()
+PRICED[[BY_STAMPED, BY_KEPT]] = 0.0
+
+
+def initial_margin_rate(
+    static: float, in_force: float, pd: Floats, cost: float, sigma: float, failed: bool
+) -> float:
+    """What is suggested on terms by which nothing is stamped."""
+    given = (static, in_force, cost, sigma, NAN)
+    return float(suggest_all(*given[:2], pd, *given[2:], failed, False, PRICED)[0][0])
+
+
+def lowest_paying(static: float, cost: float, pd: Floats) -> int:
+    return lowest_paying_at(static, cost, pd, TARGET_PD, LOADING)
 
 
 def flat(pd: float) -> Floats:
@@ -174,7 +190,6 @@ def test_a_failure_gives_what_stands(
     rate = initial_margin_rate(static, in_force, pd, cost, sigma, True)
     assert min(stands(static, in_force), max(static, 1.0)) <= rate <= stands(static, in_force) + ROUNDING
     assert initial_margin_rate(static, in_force, flat(NAN), cost, sigma, False) == rate
-    assert initial_margin_rate(static, in_force, np.empty(0), cost, sigma, False) == rate
 
 
 @given(STATIC, IN_FORCE, LADDER, st.floats(0.0, 2.0), SIGMA)
