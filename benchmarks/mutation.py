@@ -27,22 +27,19 @@ from typing import NamedTuple
 os.environ.update(NUMBA_DISABLE_JIT="1", CI="1")  # as written; the same examples every time
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 120
+PATIENCE_S = 300
 """A mutant that takes longer has been noticed: it runs in circles."""
 
 TESTS = {
     "exchange/rates.py": ("test_parts", "test_policy"),
     "serving/policy.py": ("test_parts", "test_policy", "test_budget"),
-    "serving/parts.py": ("test_parts", "test_invariants"),
-    "serving/glide.py": ("test_glide", "test_invariants"),
+    "serving/parts.py": ("test_parts",),
+    "serving/glide.py": ("test_glide",),
     "serving/budget.py": ("test_budget",),
     "serving/switches.py": ("test_switches",),
 }
-PRELOADED = ("pytest", "hypothesis", "numba", "numpy", "msgspec", "httpx", "features.venue", "serving.wire")
+PRELOADED = ("pytest", "hypothesis", "numba", "numpy", "msgspec", "features.venue", "serving.wire")
 """What the tests import and the mutants do not change: loaded once."""
-
-CONCERNED = "not test_10 and not test_11 and not test_12"
-"""Answers, audit and events have nothing to do with what is changed."""
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.Lt),
@@ -160,7 +157,7 @@ def tested(mutant: Mutant) -> int:
     setattr(import_module(package), short, module)
     exec(compile(mutant.tree, mutant.module, "exec"), module.__dict__)
     pytest = import_module("pytest")
-    asked = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", CONCERNED]
+    asked = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     for test in TESTS[mutant.module]:
         code = int(pytest.main([*asked, f"tests/serving/{test}.py"]))
         if code:

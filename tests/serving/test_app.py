@@ -72,7 +72,7 @@ def test_every_route_answers(call: Caller) -> None:
         "account_id", "time", "sequence", "valid_until", "pd_liquidation_1h", "pd_liquidation_8h",
         "pd_liquidation_24h", "pd_negative_equity_24h", "expected_loss_usd",
         "static_initial_margin_rate", "initial_margin_rate", "maintenance_margin_rate", "status",
-        "fallback_reason", "model_version", "reasons", "cure",
+        "fallback_reason", "model_version", "reasons", "cure", "parts",
     ]  # fmt: skip
     assert answer["time"] == at(9)
     assert answer["valid_until"] == at(10)
