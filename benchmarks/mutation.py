@@ -99,10 +99,10 @@ def within(node: ast.AST, path: tuple[tuple[str, int | None], ...] = ()) -> Iter
         for place, child in enumerate(value) if isinstance(value, list) else ((None, value),):
             if isinstance(child, ast.AST):
                 way = (*path, (name, place))
-                inside = any(step[0] == "body" for step in path) or not isinstance(node, ast.Module)
-                if inside and not isinstance(node, ast.ClassDef):
+                outside = isinstance(node, ast.Module | ast.ClassDef)
+                if not outside:
                     yield child, way
-                if isinstance(child, ast.FunctionDef | ast.ClassDef) or inside:
+                if not outside or isinstance(child, ast.FunctionDef | ast.ClassDef):
                     yield from within(child, way)
 
 

@@ -147,9 +147,10 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=4)
     | st.dictionaries(
         st.sampled_from(
-            ["account_id", "orders", "account", "explain", "cure", "min_sequence", "market", "quantity",
-             "price", "positions", "balances", "equity_usd", "margin_mode", "account_ids", "events", "table",
-             "time", "sequence", "asset", "amount", "kind", "fee_usd", "tiers", "isolated_collateral_usd"]
+            ["account_id", "orders", "account", "explain", "cure", "min_sequence", "entering", "market",
+             "quantity", "price", "positions", "balances", "equity_usd", "margin_mode", "account_ids",
+             "events", "table", "time", "sequence", "asset", "amount", "kind", "fee_usd", "tiers",
+             "isolated_collateral_usd"]
         )
         | st.text(max_size=4),
         inner,
