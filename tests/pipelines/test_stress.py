@@ -101,9 +101,12 @@ def test_who_matters_is_told_with_what_would_have_helped(card: dict[str, Any]) -
     assert sum(tenth["share_of_shortfall"] for tenth in tenths) == pytest.approx(1.0)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_replaces_an_earlier_result(
-    out: Path, small_dataset: Path, small_model: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_any_number_of_processes_gives_the_same_bytes_and_replaces_an_earlier_result(
+    processes: int, out: Path, small_dataset: Path, small_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipelines.stress_workers.available", lambda: processes)
     again = tmp_path / "again"
     shutil.copytree(out, again)
     (again / "stress.json").write_text("{}\n")
