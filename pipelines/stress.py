@@ -82,7 +82,7 @@ def stressed(
                 "assumed": list(standing.assumed),
                 "risk": risks(rows[len(told) :], seed),
                 "tail": tail.words,
-                **findings(crew, venue, tail, scores),
+                **findings(crew, venue.account_names, tail, scores),
                 "scenarios": rows,
             }
 

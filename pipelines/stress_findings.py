@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from exchange.stress.book import Shock
 from exchange.stress.pools import COLLATERAL, EQUITY, GROSS, INITIAL, MAINTENANCE
-from features.venue import Venue
 from pipelines.stress_book import Standing
 from pipelines.stress_margin import (
     MULTIPLES,
@@ -106,15 +105,18 @@ def book_of(standing: Standing) -> Json:
     }  # fmt: skip
 
 
-def findings(crew: Crew, venue: Venue, tail: Tail, scores: Scores) -> Json:
-    """Who matters in the tail, who is deleveraged, what margin would have helped, what the model says."""
+def findings(crew: Crew, names: Sequence[str], tail: Tail, scores: Scores) -> Json:
+    """Who matters in the tail, who is deleveraged, what margin would have helped, what the model says.
+
+    `names` are the venue's, by its ids of accounts.
+    """
     standing = crew.scenarios.standing
     shocks = [scenario.shock for scenario in tail.scenarios]
     total = nothing(standing)
     for borne in [crew.ask(bearing, shock) for shock in shocks]:
         total = total.plus(borne())
     mean = Bearing._make(column / len(shocks) for column in total)
-    people = _People(standing, venue, scores)
+    people = _People(standing, names, scores)
     # everything is asked before any answer is waited for
     accounts = _accounts(people, mean, shocks, tail.edge.shock, crew)
     margin = _margin(people, shocks, tail, crew)
@@ -129,8 +131,8 @@ def findings(crew: Crew, venue: Venue, tail: Tail, scores: Scores) -> Json:
 class _People:
     """Accounts of the book: their pools, and what the model says of them."""
 
-    def __init__(self, standing: Standing, venue: Venue, scores: Scores) -> None:
-        self.standing, self.names = standing, venue.account_names
+    def __init__(self, standing: Standing, names: Sequence[str], scores: Scores) -> None:
+        self.standing, self.names = standing, names
         self.ids, self.of_pool = np.unique(standing.account, return_inverse=True)
         row = {key: number for number, key in enumerate(scores.account.tolist())}
         place = np.array([row[key] for key in self.ids.tolist()])

@@ -83,7 +83,7 @@ def crew_of(chance: Chance) -> Iterator[Crew]:
         try:
             yield Crew(scenarios, pool)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 _taken: list[Scenarios] = []
