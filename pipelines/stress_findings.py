@@ -62,7 +62,7 @@ def tail_scenarios(told: Sequence[Scenario], rows: Sequence[Json], chance: Chanc
     worst = tail_of(losses, LEVEL)
     costly = worst[losses[worst] > DUST_USD]
     if len(costly):
-        words = f"the worst {len(worst)} of {len(losses)} days of chance"
+        words = f"the worst {len(worst):,} of {len(losses):,} days of chance"
         if len(costly) < len(worst):
             words += f", of which {len(costly)} cost anything"
         edge = chance.day(int(costly[-1]))
