@@ -24,8 +24,7 @@ from pipelines.stress_page import render
 from pipelines.stress_picture import pictures
 from pipelines.stress_prices import past_of
 from pipelines.stress_scenarios import Chance, World, world_of
-from pipelines.stress_workers import Scenarios
-from pipelines.stress_workers import rows as all_rows
+from pipelines.stress_workers import crew_of
 from pipelines.times import format_time
 from serving.linked import score_linked
 from serving.scorer import Scorer
@@ -69,24 +68,23 @@ def stressed(
     chance: Chance, scorer: Scorer, venue: Venue, vectors: Vectors, at_us: int, count: int, seed: int
 ) -> Json:
     """All scenarios through the book, and what they say together."""
-    standing = chance.world.standing
-    scenarios = Scenarios(chance)
-    told, rows = scenarios.told, []
-    with progress(len(told) + count, "stressing") as bar:
-        for row in all_rows(scenarios, count):
-            rows.append(row)
-            bar.advance(1)
-    with progress(None, "asking what would have prevented it"):
-        tail = tail_scenarios(told, rows, chance)
-        scores = score_linked(scorer, venue, vectors, at_us)
-        return {
-            "book": book_of(standing),
-            "assumed": list(standing.assumed),
-            "risk": risks(rows[len(told) :], seed),
-            "tail": tail.words,
-            **findings(standing, venue, tail, scores),
-            "scenarios": rows,
-        }
+    with crew_of(chance) as crew:
+        standing, told, rows = crew.scenarios.standing, crew.scenarios.told, []
+        with progress(len(told) + count, "stressing") as bar:
+            for row in crew.rows(count):
+                rows.append(row)
+                bar.advance(1)
+        with progress(None, "asking what would have prevented it"):
+            tail = tail_scenarios(told, rows, chance)
+            scores = score_linked(scorer, venue, vectors, at_us)
+            return {
+                "book": book_of(standing),
+                "assumed": list(standing.assumed),
+                "risk": risks(rows[len(told) :], seed),
+                "tail": tail.words,
+                **findings(crew, venue.account_names, tail, scores),
+                "scenarios": rows,
+            }
 
 
 def summary(card: dict[str, Any]) -> str:

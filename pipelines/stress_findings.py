@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,20 +10,22 @@ import numpy.typing as npt
 
 from exchange.stress.book import Shock
 from exchange.stress.pools import COLLATERAL, EQUITY, GROSS, INITIAL, MAINTENANCE
-from features.venue import Venue
-from pipelines.stress_book import Standing, without
+from pipelines.stress_book import Standing
 from pipelines.stress_margin import (
     MULTIPLES,
     at_multiple,
+    bearing,
     deposits,
     least_deposit,
     least_multiple,
     same_money,
     shortfall,
+    shortfall_without,
 )
 from pipelines.stress_measures import risk, tail_of
-from pipelines.stress_runs import DUST_USD, Bearing, Desk, nothing
+from pipelines.stress_runs import DUST_USD, Bearing, nothing
 from pipelines.stress_scenarios import Chance, Scenario
+from pipelines.stress_workers import Crew
 from serving.scorer import REASONS_FROM_PD_24H, Scores
 
 Floats = npt.NDArray[np.float64]
@@ -60,7 +62,7 @@ def tail_scenarios(told: Sequence[Scenario], rows: Sequence[Json], chance: Chanc
     worst = tail_of(losses, LEVEL)
     costly = worst[losses[worst] > DUST_USD]
     if len(costly):
-        words = f"the worst {len(worst)} of {len(losses)} days of chance"
+        words = f"the worst {len(worst):,} of {len(losses):,} days of chance"
         if len(costly) < len(worst):
             words += f", of which {len(costly)} cost anything"
         edge = chance.day(int(costly[-1]))
@@ -103,19 +105,25 @@ def book_of(standing: Standing) -> Json:
     }  # fmt: skip
 
 
-def findings(standing: Standing, venue: Venue, tail: Tail, scores: Scores) -> Json:
-    """Who matters in the tail, who is deleveraged, what margin would have helped, what the model says."""
-    desk = Desk(standing)
-    total = nothing(standing)
-    for scenario in tail.scenarios:
-        total = total.plus(desk.row(scenario.shock)[1])
-    mean = Bearing._make(column / len(tail.scenarios) for column in total)
+def findings(crew: Crew, names: Sequence[str], tail: Tail, scores: Scores) -> Json:
+    """Who matters in the tail, who is deleveraged, what margin would have helped, what the model says.
+
+    `names` are the venue's, by its ids of accounts.
+    """
+    standing = crew.scenarios.standing
     shocks = [scenario.shock for scenario in tail.scenarios]
-    people = _People(standing, venue, scores)
+    total = nothing(standing)
+    for borne in [crew.ask(bearing, shock) for shock in shocks]:
+        total = total.plus(borne())
+    mean = Bearing._make(column / len(shocks) for column in total)
+    people = _People(standing, names, scores)
+    # everything is asked before any answer is waited for
+    accounts = _accounts(people, mean, shocks, tail.edge.shock, crew)
+    margin = _margin(people, shocks, tail, crew)
     return {
-        "accounts": _accounts(people, mean, shocks, tail.edge.shock),
+        "accounts": accounts(),
         "deleveraged": _deleveraged(people, mean),
-        "margin": _margin(people, mean, shocks, tail),
+        "margin": margin(),
         "by_risk": _by_risk(people, mean),
     }
 
@@ -123,8 +131,8 @@ def findings(standing: Standing, venue: Venue, tail: Tail, scores: Scores) -> Js
 class _People:
     """Accounts of the book: their pools, and what the model says of them."""
 
-    def __init__(self, standing: Standing, venue: Venue, scores: Scores) -> None:
-        self.standing, self.names = standing, venue.account_names
+    def __init__(self, standing: Standing, names: Sequence[str], scores: Scores) -> None:
+        self.standing, self.names = standing, names
         self.ids, self.of_pool = np.unique(standing.account, return_inverse=True)
         row = {key: number for number, key in enumerate(scores.account.tolist())}
         place = np.array([row[key] for key in self.ids.tolist()])
@@ -156,31 +164,31 @@ class _People:
         }
 
 
-def _accounts(people: _People, mean: Bearing, shocks: Sequence[Shock], edge: Shock) -> list[Json]:
+def _accounts(
+    people: _People, mean: Bearing, shocks: Sequence[Shock], edge: Shock, crew: Crew
+) -> Callable[[], list[Json]]:
     """Those whose losses others bear most: their part, what is left without them, what they would bring."""
-    standing = people.standing
     by_account = people.total(mean.shortfall_usd)
     whole = float(by_account.sum())
-    rows = []
-    for number in people.top(by_account):
-        pools = people.pools(number)
-        gone = Desk(standing, without(standing.book, pools))
-        left = _mean_shortfall(gone, shocks)
-        rows.append(
+    top = people.top(by_account)
+    asked = [
+        (crew.ask(shortfall_without, shocks, pools), crew.ask(least_deposit, edge, pools))
+        for pools in map(people.pools, top)
+    ]
+
+    def told() -> list[Json]:
+        return [
             {
                 **people.about(number),
                 "shortfall_usd": float(by_account[number]),
                 "share_of_shortfall": float(by_account[number]) / whole,
-                "shortfall_without_it_usd": left,
-                "additional_margin_usd": least_deposit(standing, edge, pools),
+                "shortfall_without_it_usd": left(),
+                "additional_margin_usd": deposit(),
             }
-        )
-    return rows
+            for number, (left, deposit) in zip(top, asked, strict=True)
+        ]
 
-
-def _mean_shortfall(desk: Desk, shocks: Sequence[Shock]) -> float:
-    """Of a book whose pools are not those of the standing: by totals alone."""
-    return sum(float(desk.bearing(shock).shortfall_usd.sum()) for shock in shocks) / len(shocks)
+    return told
 
 
 def _deleveraged(people: _People, mean: Bearing) -> list[Json]:
@@ -197,28 +205,37 @@ def _deleveraged(people: _People, mean: Bearing) -> list[Json]:
     ]
 
 
-def _margin(people: _People, mean: Bearing, shocks: Sequence[Shock], tail: Tail) -> Json:
+def _margin(people: _People, shocks: Sequence[Shock], tail: Tail, crew: Crew) -> Callable[[], Json]:
     """Shortfall against margin: uniform multiples, and what the model suggests beside the same money."""
     standing = people.standing
     gross, initial = standing.figures[:, GROSS], standing.figures[:, INITIAL]
-    curve = []
-    for multiple in MULTIPLES:
-        brought = at_multiple(standing, multiple)
-        left = shortfall(standing, shocks, brought)
-        curve.append({"multiple": multiple, "brought_usd": float(brought.sum()), "shortfall_usd": left})
     rate = np.fmax(np.nan_to_num(people.suggested), np.nan_to_num(people.static))[people.of_pool]
     asked = deposits(standing, np.where((rate > 0.0) & (gross > 0.0), np.maximum(rate * gross, initial), 0.0))
     even = same_money(standing, float(asked.sum()))
-    return {
-        "multiple_at_edge": least_multiple(standing, tail.edge.shock),
-        "curve": curve,
-        "suggested": {
-            "brought_usd": float(asked.sum()),
-            "shortfall_usd": shortfall(standing, shocks, asked),
-            "same_money_evenly_multiple": even,
-            "same_money_evenly_shortfall_usd": shortfall(standing, shocks, at_multiple(standing, even)),
-        },
-    }
+    at_edge = crew.ask(least_multiple, tail.edge.shock)
+    curve = []
+    for multiple in MULTIPLES:
+        brought = at_multiple(standing, multiple)
+        curve.append((multiple, float(brought.sum()), crew.ask(shortfall, shocks, brought)))
+    with_asked = crew.ask(shortfall, shocks, asked)
+    with_even = crew.ask(shortfall, shocks, at_multiple(standing, even))
+
+    def told() -> Json:
+        return {
+            "multiple_at_edge": at_edge(),
+            "curve": [
+                {"multiple": multiple, "brought_usd": brought, "shortfall_usd": left()}
+                for multiple, brought, left in curve
+            ],
+            "suggested": {
+                "brought_usd": float(asked.sum()),
+                "shortfall_usd": with_asked(),
+                "same_money_evenly_multiple": even,
+                "same_money_evenly_shortfall_usd": with_even(),
+            },
+        }
+
+    return told
 
 
 def _by_risk(people: _People, mean: Bearing) -> Json:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from exchange.stress.book import Shock
 from exchange.stress.pools import COLLATERAL, GROSS, INITIAL
-from pipelines.stress_book import Standing
-from pipelines.stress_runs import DUST_USD, Desk
+from pipelines.stress_book import Standing, without
+from pipelines.stress_runs import DUST_USD, Bearing, Desk
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,9 +38,22 @@ def at_multiple(standing: Standing, multiple: float) -> Floats:
     return deposits(standing, multiple * standing.figures[:, INITIAL])
 
 
+def bearing(standing: Standing, shock: Shock) -> Bearing:
+    """Who bears what in one scenario."""
+    return Desk(standing).bearing(shock)
+
+
 def shortfall(standing: Standing, shocks: Sequence[Shock], brought: Floats) -> float:
     """Mean loss beyond equity over scenarios, dollars, with more cash in every pool."""
-    desk = Desk(standing, standing.book._replace(cash=standing.book.cash + brought))
+    return _mean(Desk(standing, standing.book._replace(cash=standing.book.cash + brought)), shocks)
+
+
+def shortfall_without(standing: Standing, shocks: Sequence[Shock], pools: npt.NDArray[np.int64]) -> float:
+    """Mean loss beyond equity over scenarios, dollars, of the book without some pools."""
+    return _mean(Desk(standing, without(standing.book, pools)), shocks)
+
+
+def _mean(desk: Desk, shocks: Sequence[Shock]) -> float:
     return sum(float(desk.bearing(shock).shortfall_usd.sum()) for shock in shocks) / len(shocks)
 
 

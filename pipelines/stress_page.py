@@ -6,12 +6,13 @@ import base64
 from typing import Any
 
 from pipelines.report import percent, template, usd
-from pipelines.stress_picture import short_id
+from pipelines.stress_picture import costly_days, short_id
+from pipelines.stress_runs import DUST_USD
 
 TOP_SINGLE = 10
 PICTURES = (
     ("days", "What does a bad day cost, and who pays?"),
-    ("scenarios", "Which known crashes and failures cost most?"),
+    ("scenarios", "Which named scenarios cost most?"),
     ("accounts", "Whose losses do others bear?"),
     ("margin", "What margin would have prevented it?"),
 )
@@ -37,8 +38,8 @@ def render(card: dict[str, Any], images: dict[str, bytes]) -> str:
 def verdict(card: dict[str, Any]) -> str:
     """The one sentence at the top."""
     fund, loss = card["book"]["fund_usd"], card["risk"]["shortfall_usd"]
-    if loss["var_99"] <= 0.0:
-        return "The fund is not called on 99 days in 100"
+    if loss["var_99"] <= DUST_USD:
+        return costly_days([row for row in card["scenarios"] if row["family"] == "chance"])
     if loss["var_99"] <= fund:
         return (
             f"A day in a hundred costs {usd(loss['var_99'])} beyond equity; the fund of {usd(fund)} covers it"
@@ -47,7 +48,10 @@ def verdict(card: dict[str, Any]) -> str:
 
 
 def _usd(value: float | None) -> str:
-    return "none" if value is None else usd(value)
+    """A dash where there is no such amount, a plain $0 where it is less than a cent."""
+    if value is None:
+        return "–"
+    return "$0" if abs(value) < DUST_USD else usd(value)
 
 
 def _percent(value: float | None) -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from textwrap import fill
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from models.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, picture, png
 from pipelines.stress_measures import tail_count
+from pipelines.stress_runs import DUST_USD
 
 Json = dict[str, Any]
 
 SHOWN_SHARE = 0.05
 """Part of the days of chance that is drawn: the rest cost less."""
 MOST_BARS = 14
-LONGEST_LABEL = 62
+LABEL_WIDTH = 46
+"""Letters of a line of a title; what is longer takes two lines."""
+LONGEST_HALF_WORD = 6
 LONGEST_ID = 18
-LABELS_APART = 0.035
-"""Of an axis: multiples nearer to the last one are not named."""
+TICKS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Multiples that are named on the axis."""
 
 
 def pictures(card: Json) -> dict[str, bytes]:
@@ -42,47 +46,70 @@ def dollars(value: float, _: Any = None) -> str:
     return rf"\${value:.0f}"
 
 
-def _parts(rows: Sequence[Json]) -> list[tuple[str, str, Any]]:
-    """Who bears a loss beyond equity, as heights of one stack."""
+def _shown(rows: Sequence[Json]) -> tuple[str, str]:
+    """The figure of rows that a picture is of, and its words: where nothing is lost, what is closed."""
+    if any(row["shortfall_usd"] > DUST_USD for row in rows):
+        return "shortfall_usd", "loss beyond equity, borne by"
+    return "liquidated_notional_usd", "closed by force"
+
+
+def _parts(rows: Sequence[Json], figure: str) -> list[tuple[str, str, Any]]:
+    """Heights of one stack: who bears a loss beyond equity, of those who bear some; or all of the figure."""
+    total = np.array([row[figure] for row in rows])
+    if figure != "shortfall_usd":
+        return [("closed by force", BLUE, total)]
     fund = np.array([row["insurance_draw_usd"] for row in rows])
     nobody = np.array([row["uncovered_usd"] for row in rows])
-    winners = np.maximum(np.array([row["shortfall_usd"] for row in rows]) - fund - nobody, 0.0)
-    return [("insurance fund", GREEN, fund), ("deleveraged winners", BLUE, winners), ("nobody", RED, nobody)]
+    winners = np.maximum(total - fund - nobody, 0.0)
+    parts = (("insurance fund", GREEN, fund), ("deleveraged winners", BLUE, winners), ("nobody", RED, nobody))
+    return [part for part in parts if part[2].max() > DUST_USD]
+
+
+def costly_days(days: Sequence[Json]) -> str:
+    """How many days cost more than accounts hold, in words."""
+    costly = sum(row["shortfall_usd"] > DUST_USD for row in days)
+    if costly == 0:
+        return f"None of {len(days):,} days of chance costs more than accounts hold"
+    return f"{costly:,} of {len(days):,} days of chance cost more than accounts hold"
 
 
 def _days(rows: Sequence[Json], card: Json) -> bytes:
     count = max(tail_count(1.0 - SHOWN_SHARE, len(rows)), 1)
-    worst = sorted(rows, key=lambda row: -row["shortfall_usd"])[:count]
-    figure_of, fund = card["risk"]["shortfall_usd"], card["book"]["fund_usd"]
+    shown, words = _shown(rows)
+    worst = sorted(rows, key=lambda row: -row[shown])[:count]
+    figure_of, fund = card["risk"][shown], card["book"]["fund_usd"]
+    lost = shown == "shortfall_usd"
     with picture(10.0, 6.0) as figure:
         axes = figure.subplots()
         bottom = np.zeros(count)
-        for name, colour, height in _parts(worst):
+        for name, colour, height in _parts(worst, shown):
             axes.bar(np.arange(count), height, bottom=bottom, width=0.86, color=colour, label=name)
             bottom += height
-        if bottom.max() <= 0.0:
-            axes.set_title(f"None of {len(rows):,} days of chance costs more than accounts hold")
-        else:
-            axes.set_title(f"One day in a hundred costs {dollars(figure_of['var_99'])} or more beyond equity")
+        dear = lost and figure_of["var_99"] > DUST_USD
+        axes.set_title(
+            f"One day in a hundred costs {dollars(figure_of['var_99'])} or more beyond equity"
+            if dear
+            else costly_days(rows)
+        )
         lines = (
             (figure_of["var_99"], "value at risk 99%", BLACK, "--"),
             (figure_of["es_99"], "expected shortfall 99%", BLACK, ":"),
-            (fund, "fund at the start", GREEN, "-."),
+            (fund if lost else 0.0, "fund at the start", GREEN, "-."),
         )
         top = max(bottom.max(), figure_of["es_99"]) * 1.08 or 1.0
         for height, name, colour, dash in lines:
-            if 0.0 < height <= 1.5 * top:
+            if DUST_USD < height <= 1.5 * top:
                 label = f"{name}: {dollars(height)}"
                 axes.axhline(height, color=colour, linestyle=dash, linewidth=2.2, label=label)
                 top = max(top, height * 1.08)
         axes.set_ylim(0, top)
         axes.set_xlabel(f"the worst {count} of {len(rows):,} days, worst first")
-        axes.set_ylabel("loss beyond equity, borne by")
+        axes.set_ylabel(words)
         axes.yaxis.set_major_formatter(FuncFormatter(dollars))
         axes.set_xticks([])
-        if bottom.max() <= 0.0:  # parts of a dollar would look like something
+        if bottom.max() <= DUST_USD:  # parts of a dollar would look like something
             axes.set_yticks([0.0])
-        axes.legend(loc="upper right")
+        _legend(axes, "upper right")
         return png(figure)
 
 
@@ -91,12 +118,17 @@ def short_id(name: str) -> str:
     return name if len(name) <= LONGEST_ID else f"{name[: LONGEST_ID - 7]}…{name[-6:]}"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
+def _legend(axes: Axes, place: Literal["upper right", "lower right"]) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place)
+
+
+def _lines(title: str) -> str:
+    return title if len(title) <= LABEL_WIDTH else fill(title, len(title) // 2 + LONGEST_HALF_WORD)
 
 
 def _bars(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
+    axes.set_yticks(np.arange(len(names)), [_lines(name) for name in names])
     axes.set_ylim(max(len(names), 5) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(dollars))
@@ -104,11 +136,12 @@ def _bars(axes: Axes, names: Sequence[str]) -> None:
 
 def _scenarios(rows: Sequence[Json]) -> bytes:
     worst = sorted(rows, key=lambda row: (-row["shortfall_usd"], -row["liquidated_notional_usd"]))[:MOST_BARS]
-    costly = sum(row["shortfall_usd"] > 0.0 for row in rows)
-    with picture(14.0, 7.0) as figure:
+    costly = sum(row["shortfall_usd"] > DUST_USD for row in rows)
+    shown, words = _shown(rows)
+    with picture(13.0, 7.8) as figure:
         axes = figure.subplots()
         left = np.zeros(len(worst))
-        for name, colour, width in _parts(worst):
+        for name, colour, width in _parts(worst, shown):
             axes.barh(np.arange(len(worst)), width, left=left, color=colour, label=name)
             left += width
         for place, row in enumerate(worst):
@@ -117,11 +150,12 @@ def _scenarios(rows: Sequence[Json]) -> bytes:
                 textcoords="offset points", va="center", color=GREY,
             )  # fmt: skip
         _bars(axes, [row["title"] for row in worst])
-        axes.set_xlim(0, max(left.max(), 1.0) * 1.22)
-        axes.set_xlabel("loss beyond equity, borne by")
-        axes.set_title(f"{costly} of {len(rows)} named scenarios cost more than accounts hold")
-        if costly:
-            axes.legend(loc="lower right")
+        axes.set_xlim(0, max(left.max(), 1.0) * 1.3)
+        if left.max() <= DUST_USD:
+            axes.set_xticks([0.0])
+        axes.set_xlabel(words)
+        axes.set_title(f"{costly or 'None'} of {len(rows)} named scenarios cost more than accounts hold")
+        _legend(axes, "lower right")
         return png(figure)
 
 
@@ -145,35 +179,41 @@ def _accounts(rows: Sequence[Json]) -> bytes:
 
 def _margin(margin: Json) -> bytes:
     curve, suggested = margin["curve"], margin["suggested"]
+    loss = {row["multiple"]: row["shortfall_usd"] for row in curve}
     with picture(10.0, 6.0) as figure:
         axes = figure.subplots()
         axes.plot(
-            [row["brought_usd"] for row in curve], [row["shortfall_usd"] for row in curve], color=BLUE,
-            linewidth=2.8, marker="o", markersize=7, label="a multiple of initial margin for all",
+            list(loss), list(loss.values()), color=BLUE, linewidth=2.8, marker="o", markersize=7,
+            label="a multiple of initial margin for all",
         )  # fmt: skip
-        apart, told = LABELS_APART * max(row["brought_usd"] for row in curve), -np.inf
-        for row in curve:
-            if row["brought_usd"] < told + apart:
-                continue
-            told = row["brought_usd"]
-            axes.annotate(
-                f"{row['multiple']:g}x", (row["brought_usd"], row["shortfall_usd"]), (4, 7),
-                textcoords="offset points", color=BLUE,
-            )  # fmt: skip
+        even = suggested["same_money_evenly_multiple"]
         axes.plot(
-            suggested["brought_usd"], suggested["shortfall_usd"], color=RED, marker="D", markersize=11,
-            linestyle="none", label="the margins that the model suggests",
+            even, suggested["shortfall_usd"], color=RED, marker="D", markersize=11, linestyle="none",
+            label=f"the model's, where a multiple brings as much: {dollars(suggested['brought_usd'])}",
         )  # fmt: skip
-        axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(FuncFormatter(dollars))
+        edge = margin["multiple_at_edge"]
+        if edge is not None:
+            axes.axvline(
+                edge, color=GREY, linestyle=":", linewidth=2.2,
+                label=f"{edge:.2f}x: no loss in the one scenario at the edge",
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlim(0.97, max(curve[-1]["multiple"], even) * 1.08)
+        brought = {row["multiple"]: dollars(row["brought_usd"]) for row in curve}
+        axes.set_xticks(TICKS, [f"{multiple:g}x\n{brought[multiple]}" for multiple in TICKS])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(0, max(*loss.values(), suggested["shortfall_usd"], 1.0) * 1.45)
         axes.yaxis.set_major_formatter(FuncFormatter(dollars))
-        axes.set_xlabel("margin that accounts bring beside what they have")
+        axes.set_xlabel("initial margin over today's, and what accounts bring for it")
         axes.set_ylabel("mean loss beyond equity in the tail")
-        multiple = margin["multiple_at_edge"]
-        axes.set_title(
-            "No uniform margin that was tried leaves no loss" if multiple is None
-            else f"No loss at the edge of the tail from {multiple:.2f}x initial margin on"
-        )  # fmt: skip
-        axes.legend(loc="upper right")
+        axes.set_title(_said_of_twice(loss))
+        axes.legend(loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=1.0)
         return png(figure)
+
+
+def _said_of_twice(loss: dict[float, float]) -> str:
+    if not loss[1.0] > DUST_USD:
+        return "Today's margin leaves no loss in the scenarios looked into"
+    change = loss[2.0] / loss[1.0] - 1.0
+    word = "more" if change > 0.0 else "less"
+    return f"Twice the initial margin leaves {abs(change):.0%} {word} loss in the tail"

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from exchange.book import size_within_usd
-from exchange.compiled import lean
+from exchange.compiled import inlined
 from exchange.contracts import tiered_margin_usd
 from exchange.insurance import affordable_share, settle_close
 from exchange.liquidation import (
@@ -34,7 +34,7 @@ from exchange.stress.prices import depth_usd, fill_price, push
 from exchange.stress.winners import deleverage
 
 
-@lean
+@inlined
 def attend(
     book: Book, places: Places, live: Live, shock: Shock, settings: Any, rule: LiquidationRule,
     now: int, pool: int,
@@ -60,7 +60,7 @@ def attend(
     return 1
 
 
-@lean
+@inlined
 def _largest(book: Book, live: Live, pool: int) -> int:
     best = -1
     greatest = 0.0
@@ -72,7 +72,7 @@ def _largest(book: Book, live: Live, pool: int) -> int:
     return best
 
 
-@lean
+@inlined
 def _close(
     book: Book, places: Places, live: Live, shock: Shock, settings: Any, rule: LiquidationRule,
     now: int, pool: int, position: int, sums: PoolFigures,
@@ -117,13 +117,13 @@ def _close(
             _count(live, pool, taken * mark)
 
 
-@lean
+@inlined
 def _count(live: Live, pool: int, notional_usd: float) -> None:
     live.liquidated_usd[pool] += notional_usd
     live.total[LIQUIDATED] += notional_usd
 
 
-@lean
+@inlined
 def _settle(book: Book, live: Live, pool: int) -> None:
     """No position is left: what was pledged is sold, the fund pays what is still owed as far as it can."""
     for row in range(book.first_balance[pool], book.first_balance[pool + 1]):

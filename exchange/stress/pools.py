@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.contracts import FloatArray
 from exchange.margin import PoolFigures, cross_figures
 from exchange.stress.book import Book, Live
@@ -12,7 +12,7 @@ EQUITY, COLLATERAL, INITIAL, MAINTENANCE, GROSS = range(5)
 FIGURES = 5
 
 
-@lean
+@inlined
 def figures(book: Book, live: Live, pool: int, mark: FloatArray, price: FloatArray) -> PoolFigures:
     """The sums of a pool at given marks and asset prices."""
     a, b = book.first_position[pool], book.first_position[pool + 1]

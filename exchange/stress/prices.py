@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from exchange.book import slippage, walked
-from exchange.compiled import lean
+from exchange.compiled import inlined
 from exchange.mark import ema_weight
 from exchange.stress.book import ASKS, BIDS, Book, Live, Shock
 
@@ -23,7 +23,7 @@ CALM = 0.7
 """Volatility over usual under which a spread narrows no further."""
 
 
-@lean
+@inlined
 def move(book: Book, live: Live, settings: Any, swing: float, elapsed_s: float, market: int) -> None:
     """Let a market take its outside price and `elapsed_s` of decay; depth and spread follow volatility.
 
@@ -46,7 +46,7 @@ def move(book: Book, live: Live, settings: Any, swing: float, elapsed_s: float, 
     requote(book, live, market)
 
 
-@lean
+@inlined
 def requote(book: Book, live: Live, market: int) -> None:
     """The mid from what has happened to it."""
     moved = live.shift[market] + live.wave[market]
@@ -55,27 +55,27 @@ def requote(book: Book, live: Live, market: int) -> None:
         live.feedback[market] = moved
 
 
-@lean
+@inlined
 def felt(live: Live, settings: Any, market: int) -> float:
     """Log of what forced orders do to the mark: other venues follow a part of the wave."""
     return live.shift[market] + settings.spillover * live.wave[market]
 
 
-@lean
+@inlined
 def depth_usd(book: Book, live: Live, shock: Shock, market: int, sells: bool) -> float:
     """Notional within 1% of the mid on the side that takes the order."""
     side = BIDS if sells else ASKS
     return book.depth_usd[market, side] * shock.depth_factor * live.liquidity[market]
 
 
-@lean
+@inlined
 def fill_price(live: Live, market: int, size_usd: float, depth: float, sells: bool) -> float:
     """Average price of an order that walks the book; at least nothing."""
     away = slippage(size_usd, depth, live.spread[market])
     return live.mid[market] * (max(1.0 - away, 0.0) if sells else 1.0 + away)
 
 
-@lean
+@inlined
 def push(
     book: Book, live: Live, shock: Shock, market: int, size_usd: float, depth: float, sells: bool
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from exchange.compiled import lean
+from exchange.compiled import inlined, lean
 from exchange.contracts import FloatArray
 from exchange.liquidation import LiquidationRule
 from exchange.margin import asset_value_usd
@@ -67,7 +67,7 @@ def run(
     return now
 
 
-@lean
+@inlined
 def _move_all(
     book: Book, live: Live, shock: Shock, settings: Any, knot: int, part: float, elapsed_s: float,
     frozen: bool,
@@ -89,7 +89,7 @@ def _move_all(
         live.price[asset] = book.price[asset] * math.exp(log)
 
 
-@lean
+@inlined
 def _has_drifted(live: Live, settings: Any) -> bool:
     for market in range(live.mark.shape[0]):
         if abs(felt(live, settings, market) - live.looked_at[market]) > LOOK_AGAIN:
@@ -97,7 +97,7 @@ def _has_drifted(live: Live, settings: Any) -> bool:
     return False
 
 
-@lean
+@inlined
 def _look_ahead(book: Book, live: Live, shock: Shock, settings: Any, knot: int, frozen: bool) -> None:
     """Look at all at the end of a stretch, as if forced orders did no more; keep the last look."""
     for pool in range(live.near.shape[0]):
@@ -112,7 +112,7 @@ def _look_ahead(book: Book, live: Live, shock: Shock, settings: Any, knot: int, 
     _look_at_all(book, live, live.ahead_mark, live.ahead_price, False)
 
 
-@lean
+@inlined
 def _look_at_all(book: Book, live: Live, mark: FloatArray, price: FloatArray, keep: bool) -> None:
     """Mark every pool that is near maintenance at given prices; those that cannot be yet are passed over.
 
@@ -144,7 +144,7 @@ def _look_at_all(book: Book, live: Live, mark: FloatArray, price: FloatArray, ke
         live.due[pool] += math.log1p(spare / exposed)
 
 
-@lean
+@inlined
 def _farthest(last: FloatArray, now: FloatArray) -> float:
     """Largest log move since the last look, of those that are known; what is looked at becomes the last."""
     most = 0.0
@@ -156,7 +156,7 @@ def _farthest(last: FloatArray, now: FloatArray) -> float:
     return most
 
 
-@lean
+@inlined
 def _list(live: Live) -> int:
     """Pools to be watched, in their order, from those near at either end and those being closed."""
     count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from exchange.compiled import lean
+from exchange.compiled import inlined
 from exchange.contracts import tiered_margin_usd
 from exchange.deleveraging import deleverage_price, rank
 from exchange.margin import bankruptcy_price, bankruptcy_share_usd
@@ -18,7 +18,7 @@ RANKED_FOR = 10
 """Rounds for which a ranking is used: to make one takes as long as to look at everybody in the market."""
 
 
-@lean
+@inlined
 def deleverage(
     book: Book, places: Places, live: Live, settings: Any, now: int,
     loser: int, position: int, wanted: float, limit: float,
@@ -67,7 +67,7 @@ def deleverage(
     return abs(wanted) - max(left, 0.0)
 
 
-@lean
+@inlined
 def _rank_all(
     book: Book, places: Places, live: Live, settings: Any, market: int, side: int, now: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from exchange.units import DAY_US
 from pipelines.cli import run
 from pipelines.store import Dataset
 from pipelines.stress_measures import expected_shortfall, risk, tail_count, value_at_risk
+from pipelines.stress_page import render
+from pipelines.stress_picture import pictures
 from pipelines.times import format_time
 
 COUNT = 100
@@ -101,9 +104,12 @@ def test_who_matters_is_told_with_what_would_have_helped(card: dict[str, Any]) -
     assert sum(tenth["share_of_shortfall"] for tenth in tenths) == pytest.approx(1.0)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_replaces_an_earlier_result(
-    out: Path, small_dataset: Path, small_model: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_any_number_of_processes_gives_the_same_bytes_and_replaces_an_earlier_result(
+    processes: int, out: Path, small_dataset: Path, small_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipelines.stress_workers.available", lambda: processes)
     again = tmp_path / "again"
     shutil.copytree(out, again)
     (again / "stress.json").write_text("{}\n")
@@ -116,6 +122,19 @@ def test_the_same_seed_gives_the_same_bytes_and_replaces_an_earlier_result(
 def test_the_page_stands_alone(out: Path) -> None:
     page = (out / "report.html").read_text()
     assert "<img" in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_where_nothing_is_lost_the_page_shows_what_is_closed(card: dict[str, Any]) -> None:
+    calm = copy.deepcopy(card) | {"accounts": [], "deleveraged": []}
+    for row in calm["scenarios"]:
+        row |= {"shortfall_usd": 1e-13, "insurance_draw_usd": 0.0, "uncovered_usd": 0.0}
+    calm["risk"]["shortfall_usd"] |= {"var_99": 0.0, "es_99": 1e-13}
+    calm["tail"]["basis"] = "none"
+    images = pictures(calm)
+    assert set(images) == {"days", "scenarios"}
+    page = render(calm, images)
+    assert f"None of {COUNT} days of chance costs more than accounts hold" in page
+    assert calm["risk"]["liquidated_notional_usd"]["var_99"] > 0.0
 
 
 @pytest.mark.parametrize(
