@@ -7,7 +7,6 @@ that the venue has written by then.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from exchange.units import DAY_US, HOUR_US, MINUTE_US
 from features import catalog
 from models.bundle import Bundle
 from pipelines.entry_risk import EntryRisk, Follower
-from serving.policy import LOADING, MARGIN_PERIOD_OF_RISK_H, TARGET_PD
+from serving.policy import LOADING, MOST, TARGET_PD, move
 from serving.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -37,8 +36,6 @@ QUANTILE = 2.33
 """Standard deviations of a normal move that is exceeded once in a hundred."""
 STRESS_WEIGHT = 0.25
 """Of stressed observations in a SPAN-like margin, as EMIR asks for at least."""
-MOST = 1.0
-"""Most that volatility and the model add, times the schedule's margin: margin at most doubles."""
 
 
 class Market(NamedTuple):
@@ -238,8 +235,8 @@ def price(entry: npt.NDArray[Any], risk: EntryRisk, strength: float) -> None:
     known = ~np.isnan(risk.pd_24h)
     entry["pd"] = np.where(known, risk.pd_24h, 1.0)  # missing data earns no relief
     entry["loading"], entry["target"] = LOADING, TARGET_PD / strength
-    move = risk.sigma_day * math.sqrt(MARGIN_PERIOD_OF_RISK_H / 24.0)
-    entry["move"] = np.where(np.isnan(move), entry["move"], move)
+    moved = np.array([move(sigma) for sigma in risk.sigma_day.tolist()])
+    entry["move"] = np.where(np.isnan(moved), entry["move"], moved)
 
 
 class Gauge:

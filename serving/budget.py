@@ -25,7 +25,7 @@ MICRO = 1_000_000
 STEPS_OF_LOADING = 1_000
 """Steps in which a loading of 1 is searched."""
 
-MOST_LOADING = 30.0
+MOST_LOADING = 100.0
 
 
 class Book(NamedTuple):

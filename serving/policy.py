@@ -3,7 +3,8 @@
 The initial rate is the smallest rate L found, by a ladder of RUNGS levels, that pays for the risk of the
 same portfolio once L stands behind it:
 
-    L >= static + loading x max(PD_24h(L) - target, 0) x (cost of closing + one hour's move)
+    L >= static + min(most x static,
+                      loading x max(PD_24h(L) - target, 0) x (cost of closing + one hour's move))
 
 PD_24h(L) is the model's probability for the positions as they are with collateral of L times their gross
 notional (`serving.ladder`), whatever stands behind them now. A surcharge on the probability as the account
@@ -12,12 +13,15 @@ with the positions and with the market, not with the account's own equity.
 
 The static schedule already pays for ordinary risk; what is added is what a likely liquidation would cost
 beyond it, as a share of gross notional: the venue's liquidation fee, the slippage of closing the position
-and a move of one sigma over the hour that closing may take. No probability exceeds 1, so the levels run from
-the schedule's rate to the surcharge of a liquidation that is certain, more closely at the lower end, and
-the last of them pays, unless more is asked for than LOADING beyond less than TARGET_PD: then it is what the
-risk at the last level takes. Between the lowest level that pays and the one below it, the rate that pays
-for the risk at the lower one pays for its own too, since more collateral is never riskier; where it is the
-smaller it is taken, so that little hangs on where the levels happen to stand.
+and a move of one sigma over the hour that closing may take. The loading is high, so that in effect margin
+rises until risk comes down to its target; and what is added is at most the schedule's own margin, so that
+from calm to turmoil the margin of a portfolio at most doubles. Target and loading were chosen in closed loop,
+in worlds of their own (docs/margin.md). The levels run from the schedule's rate to the most that is asked
+for, more closely at the lower end, and the last of them pays, unless more is asked for than LOADING beyond
+less than TARGET_PD: then it is what the risk at the last level takes. Between the lowest level that pays and
+the one below it, the rate that pays for the risk at the lower one pays for its own too, since more collateral
+is never riskier; where it is the smaller it is taken, so that little hangs on where the levels happen to
+stand.
 
 What becomes of that rate beside the other parts of a margin and the one in force stands in `serving.parts`.
 Maintenance is the schedule's or the one in force: it is never raised on positions that are already open,
@@ -44,6 +48,9 @@ RUNGS = 12
 
 TARGET_PD = 0.1
 """Probability of liquidation within a day that the static schedule is taken to pay for."""
+
+MOST = 1.0
+"""What is added is at most so many times the schedule's margin."""
 
 LOADING = 100.0
 """Prudence: how many times the expected cost of a liquidation is asked for."""
@@ -81,9 +88,17 @@ def cost_of_liquidation(closing_cost: float, sigma_day: float) -> float:
 
 @compiled
 def level(static_rate: float, cost: float, rung: int) -> float:
-    """Margin rate of a rung in 0...RUNGS - 1: from the schedule's to what a certain liquidation asks for."""
+    """Margin rate of a rung in 0...RUNGS - 1: from the schedule's to the most that is asked for."""
     share = rung / (RUNGS - 1)
-    return static_rate + LOADING * (1.0 - TARGET_PD) * cost * (share * share)
+    most = LOADING * (1.0 - TARGET_PD) * cost
+    most = min(most, MOST * static_rate)  # in this order, so that an unknown cost stays one
+    return static_rate + most * (share * share)
+
+
+@compiled
+def asked_rate(static_rate: float, cost: float, pd_24h: float, target: float, loading: float) -> float:
+    """What a probability of liquidation asks for; rates and cost are shares of gross notional."""
+    return static_rate + min(surcharge(pd_24h, cost, target, loading), MOST * static_rate)
 
 
 @compiled
@@ -98,8 +113,7 @@ def lowest_paying(static_rate: float, cost: float, pd_24h: Floats, target: float
             return UNKNOWN
         if math.isnan(pd_24h[rung]) or math.isnan(cost):
             return UNKNOWN
-        asked = static_rate + surcharge(pd_24h[rung], cost, target, loading)
-        if level(static_rate, cost, rung) >= asked:
+        if level(static_rate, cost, rung) >= asked_rate(static_rate, cost, pd_24h[rung], target, loading):
             return rung
     return RUNGS - 1
 
@@ -116,9 +130,9 @@ def paying_rate(static_rate: float, cost: float, pd_24h: Floats, target: float, 
         return math.nan
     paid = level(static_rate, cost, rung)
     if rung == RUNGS - 1:  # it may not pay for itself
-        paid = max(paid, static_rate + surcharge(pd_24h[rung], cost, target, loading))
+        paid = max(paid, asked_rate(static_rate, cost, pd_24h[rung], target, loading))
     if rung > 0:  # what pays for the risk at a lower level pays for its own
-        paid = min(paid, static_rate + surcharge(pd_24h[rung - 1], cost, target, loading))
+        paid = min(paid, asked_rate(static_rate, cost, pd_24h[rung - 1], target, loading))
     return paid
 
 

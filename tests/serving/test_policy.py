@@ -15,6 +15,7 @@ from exchange.units import PPM
 from serving.parts import BY_KEPT, BY_STAMPED, STANDARD
 from serving.policy import (
     LOADING,
+    MOST,
     RUNGS,
     TARGET_PD,
     UNKNOWN,
@@ -99,29 +100,32 @@ def test_each_of_the_three_raises_it(which: int) -> None:
 
 
 def test_by_hand() -> None:
-    """3 x (21% - 1%) x (2% + 12% x sqrt(1/24)) on top of 10%, where 21% is the risk whatever is posted."""
+    """100 x (10.5% - 10%) x (2% + 12% x sqrt(1/24)) on top of 10%, whatever is posted."""
     cost = 0.02 + 0.12 * math.sqrt(1 / 24)
-    rate = initial_margin_rate(0.1, NAN, flat(0.21), 0.02, 0.12, False)
-    assert rate == math.ceil((0.1 + 0.6 * cost) * PPM) / PPM
-    # 0.99 (j/11)^2 >= 20% from j = 5 on: where the level below is far riskier, the level itself
-    falling = np.array([0.9] * 5 + [0.2] * 7)
+    rate = initial_margin_rate(0.1, NAN, flat(0.105), 0.02, 0.12, False)
+    assert rate == math.ceil((0.1 + 0.5 * cost) * PPM) / PPM
+    assert initial_margin_rate(0.1, NAN, flat(0.21), 0.02, 0.12, False) == 0.2  # at most twice the schedule
+    # where the level below is far riskier, the level itself
+    falling = np.array([0.9] * 5 + [0.1] * 7)
     rate = initial_margin_rate(0.1, NAN, falling, 0.02, 0.12, False)
-    assert rate == math.ceil((0.1 + 3.0 * 0.99 * (25 / 121) * cost) * PPM) / PPM
+    assert rate == math.ceil((0.1 + 0.1 * (25 / 121)) * PPM) / PPM
 
 
 def test_levels_run_from_the_schedule_to_a_certain_liquidation() -> None:
-    found = [level(0.05, 0.04, rung) for rung in range(RUNGS)]
-    assert found[0] == 0.05
-    assert found[-1] == 0.05 + LOADING * (1.0 - TARGET_PD) * 0.04
-    steps = np.diff(found)
-    assert (np.diff(steps) > 0.0).all()
-    assert steps[0] > 0.0
+    for cost, most in ((0.0004, LOADING * (1.0 - TARGET_PD) * 0.0004), (0.04, MOST * 0.05)):
+        found = [level(0.05, cost, rung) for rung in range(RUNGS)]
+        assert found[0] == 0.05
+        assert found[-1] == 0.05 + most
+        steps = np.diff(found)
+        assert (np.diff(steps) > 0.0).all()
+        assert steps[0] > 0.0
+    assert math.isnan(level(0.05, NAN, 1))
 
 
 @given(STATIC, LADDER, st.floats(0.0, 2.0))
 def test_the_rate_is_the_lowest_level_that_pays_for_itself(static: float, pd: Floats, cost: float) -> None:
     levels = np.array([level(static, cost, rung) for rung in range(RUNGS)])
-    pays = levels >= static + LOADING * np.maximum(pd - TARGET_PD, 0.0) * cost
+    pays = levels >= static + np.minimum(LOADING * np.maximum(pd - TARGET_PD, 0.0) * cost, MOST * static)
     assert pays[-1]
     assert lowest_paying(static, cost, pd) == np.flatnonzero(pays)[0]
 
@@ -133,7 +137,7 @@ def test_the_rate_is_the_lowest_level_that_pays_for_itself(static: float, pd: Fl
 def test_the_rate_that_pays_reckoned_another_way(
     static: float, pd: Floats, cost: float, target: float, loading: float
 ) -> None:
-    asked = static + loading * np.maximum(pd - target, 0.0) * cost
+    asked = static + np.minimum(loading * np.maximum(pd - target, 0.0) * cost, MOST * static)
     levels = np.array([level(static, cost, rung) for rung in range(RUNGS)])
     paying = np.flatnonzero(levels >= asked)
     if len(paying) == 0:
@@ -150,7 +154,8 @@ def test_the_rate_that_pays_reckoned_another_way(
 @given(STATIC, st.floats(0.0, 2.0))
 def test_the_last_level_pays_for_whatever_may_come(static: float, cost: float) -> None:
     assert lowest_paying(static, cost, flat(1.0)) != UNKNOWN
-    assert level(static, cost, RUNGS - 1) >= static + LOADING * (1.0 - TARGET_PD) * cost
+    most = min(LOADING * (1.0 - TARGET_PD) * cost, MOST * static)
+    assert level(static, cost, RUNGS - 1) >= static + most
 
 
 @given(STATIC, FALLING, st.floats(0.001, 2.0))
@@ -196,7 +201,8 @@ def test_a_rise_is_whole_ppm_rounded_up_by_less_than_one(
     rung = lowest_paying(static, lost, pd)
     exact = level(static, lost, rung)
     if rung > 0:
-        exact = min(exact, static + LOADING * max(pd[rung - 1] - TARGET_PD, 0.0) * lost)
+        more = LOADING * max(pd[rung - 1] - TARGET_PD, 0.0) * lost
+        exact = min(exact, static + min(more, MOST * static))
     exact = min(exact, max(static, 1.0))
     if exact <= static:
         assert rate == static, "nothing is added, so nothing is rounded"
