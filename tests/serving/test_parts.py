@@ -51,7 +51,7 @@ def one(
 ) -> tuple[float, list[int]]:  # fmt: skip
     """The rate of one account and its parts; moves are those of an hour."""
     found = suggest_all(
-        static, in_force, np.full(RUNGS, pd), cost, hour * DAY, slow_hour * DAY, failed, enters, terms(**of)
+        static, in_force, np.full(RUNGS, pd), cost, hour * DAY, slow_hour * DAY, failed, enters, terms(**{"target": 0.01} | of)
     )
     return float(found.rate[0]), [int(part) for part in found.parts[0]]
 

@@ -92,9 +92,9 @@ def test_more_risk_at_every_level_is_never_cheaper(
 
 @pytest.mark.parametrize("which", range(3))
 def test_each_of_the_three_raises_it(which: int) -> None:
-    more = [0.05, 0.02, 0.1]
+    more = [1.01 * TARGET_PD, 0.02, 0.1]
+    rate = initial_margin_rate(0.05, NAN, flat(more[0]), 0.02, 0.1, False)
     more[which] *= 2.0
-    rate = initial_margin_rate(0.05, NAN, flat(0.05), 0.02, 0.1, False)
     assert rate > 0.05
     assert initial_margin_rate(0.05, NAN, flat(more[0]), more[1], more[2], False) > rate
 
@@ -236,10 +236,10 @@ def test_removing_any_fields_is_never_cheaper_than_what_stands(
 
 
 def test_a_book_that_is_not_there_counts_as_a_dear_one() -> None:
-    unknown = initial_margin_rate(0.05, NAN, flat(0.5), NAN, 0.1, False)
-    assert unknown == initial_margin_rate(0.05, NAN, flat(0.5), UNKNOWN_CLOSING_COST, 0.1, False)
-    assert unknown > initial_margin_rate(0.05, NAN, flat(0.5), 0.01, 0.1, False)
-    assert initial_margin_rate(0.05, 0.9, flat(0.5), NAN, 0.1, False) == 0.9, "and not under the one in force"
+    unknown = initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), NAN, 0.1, False)
+    assert unknown == initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), UNKNOWN_CLOSING_COST, 0.1, False)
+    assert unknown > initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), 0.01, 0.1, False)
+    assert initial_margin_rate(0.05, 0.9, flat(1.02 * TARGET_PD), NAN, 0.1, False) == 0.9, "and not under the one in force"
 
 
 def test_an_unknown_schedule_asks_for_everything() -> None:
