@@ -6,7 +6,8 @@ The made book is fragile: more longs than shorts, and a cascade on most days. Fi
 then the scenarios and all questions about their tail by as many processes as the command would start. With
 `--whole` the command itself follows, on a venue that is simulated for it, as a process of its own, with 100
 scenarios and with S; MODEL saves training one. Compiled code is warm: what comes first is not counted.
-Processor seconds are of all processes together; other work on the machine stretches the others.
+Processor seconds are of all processes together; other work on the machine stretches those on the clock, so
+that for the command it is also said what its processor seconds come to where nothing else runs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ DAYS = 30
 AT = "2025-01-25T12:00:00Z"
 FEWEST = 100
 """Scenarios that the command takes at least."""
+COMMAND = """
+import atexit, os
+from pathlib import Path
+from pipelines.cli import main
+
+if __name__ == "__main__":
+    told = Path(os.environ["TOLD"])
+    atexit.register(lambda: told.write_text(" ".join(map(str, os.times()))))
+    main()
+"""
+"""The command, which leaves behind what its own process and those that it started have used."""
 
 
 def made_book(accounts: int, seed: int = 1) -> Standing:
@@ -162,26 +174,30 @@ def whole_command(accounts: int, scenarios: int, model: Path | None) -> list[dic
         found = []
         for count in (FEWEST, FEWEST, scenarios):  # the first compiles
             clock = Clock()
-            _perprisk(
+            alone_s, shared_s = _perprisk(
                 "stress", venue, "--model", model, "--at", AT, "--scenarios", count, "--out", folder / "out"
             )
-            took = clock.read()
+            took = clock.read() | {"alone_s": alone_s, "shared_s": shared_s}
             card = json.loads((folder / "out" / "stress.json").read_text())
-            found.append(
-                {
-                    "accounts": card["book"]["accounts"],
-                    "scenarios": len(card["scenarios"]),
-                    "days": count,
-                    **took,
-                }
-            )
+            count_all = len(card["scenarios"])
+            found.append({"accounts": card["book"]["accounts"], "scenarios": count_all, **took})
         return found[1:]
 
 
-def _perprisk(*arguments: object) -> None:
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *map(str, arguments)]
-    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
-        raise SystemExit(f"perprisk {arguments[0]} failed")
+def _perprisk(*arguments: object) -> tuple[float, float]:
+    """Processor seconds of the command's own process, and of those that it shares its work with."""
+    with tempfile.TemporaryDirectory() as name:
+        told, program = Path(name) / "told", Path(name) / "program.py"
+        program.write_text(COMMAND)
+        here = {"TOLD": str(told), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        done = subprocess.run(
+            [sys.executable, str(program), *map(str, arguments)], env=os.environ | here, check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"perprisk {arguments[0]} failed: {done.stderr}")
+        user, system, shared_user, shared_system, _ = map(float, told.read_text().split())
+    return user + system, shared_user + shared_system
 
 
 def main() -> None:
@@ -208,6 +224,11 @@ def main() -> None:
         found["whole"] = whole_command(options.accounts, options.scenarios, options.model)
         for row in found["whole"]:
             _line(f"perprisk stress, {row['accounts']:,} accounts, {row['scenarios']:,} scenarios", row)
+            free_s = row["alone_s"] + row["shared_s"] / many["processes"]
+            print(
+                f"  of processors {row['alone_s']:.1f} s in one process, {row['shared_s']:.1f} s shared by "
+                f"{many['processes']}: {free_s:.1f} s where all are free"
+            )
     print(f"{os.cpu_count()} processors; load in a minute: {load:.1f} before, {os.getloadavg()[0]:.1f} after")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
