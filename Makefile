@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo replay test check lint types imports wheel format docs bench soak lock
+.PHONY: help setup demo replay test check lint types imports wheel format docs bench mutate soak lock
 
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -56,10 +56,13 @@ docs: $(READY) ## write docs/features.md from the catalogue, and docs/openapi.js
 	$(BIN)/python -m pipelines.feature_docs
 	$(BIN)/python -m pipelines.service_docs
 
-bench: $(READY) ## run every program in benchmarks/ but soak and replays; ARGS go to each
-	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v -e /soak -e /replays || true); \
+bench: $(READY) ## run every program in benchmarks/ but soak, replays, mutation; ARGS go to each
+	@programs=$$(ls benchmarks/*.py 2>/dev/null | grep -v -e /soak -e /replays -e /mutation || true); \
 	[ -n "$$programs" ] || { echo "benchmarks/ holds no program yet: nothing was measured"; exit 1; }; \
 	for program in $$programs; do echo "== $$program"; $(BIN)/python $$program $(ARGS); done
+
+mutate: $(READY) ## change the margin policy in small ways, and see whether its tests notice
+	$(BIN)/python -m benchmarks.mutation $(ARGS)
 
 soak: $(READY) ## run the slow tests, and the service for hours; ARGS go to each program
 	$(BIN)/python -m pytest -m slow

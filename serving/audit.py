@@ -190,6 +190,14 @@ class Audit:
             self._refused += 1
             raise
 
+    def note(self, text: str) -> None:
+        """Record something that the log's reader has to know; LogError where that fails.
+
+        Such as a change of the margin policy (`serving.switches.Change.text`).
+        """
+        self._ready_to_write()
+        self._append(self._note(text))
+
     @property
     def fault(self) -> str | None:
         """Why answers cannot be recorded now, after another try; None where they can."""

@@ -37,7 +37,7 @@ class Pace(NamedTuple):
 
     band_ppm: int = 2_500
     windows: int = 3
-    """Windows in a row beyond the band before anything moves."""
+    """Windows in a row beyond the band before anything moves, at least 1."""
     rise_ppm_per_h: int = 20_000
     fall_ppm_per_h: int = 5_000
     window_us: int = HOUR_US
@@ -81,15 +81,15 @@ def step(
 ) -> None:
     """One look at n rates after so much event time: fills `rate` and `count`, int64[n].
 
-    `floor` is the static schedule's; `pace` the first four numbers of a `Pace`.
+    `floor` is the static schedule's; `pace` the numbers of a `Pace`.
     """
     rise, fall = allowed(pace[2], elapsed_us), allowed(pace[3], elapsed_us)
     for i in range(len(rate)):
         count[i] = counted(in_force[i], target[i], beyond[i], pace[0])
         moved = in_force[i]
-        if count[i] >= pace[1] and count[i] > 0:
+        if count[i] >= pace[1]:
             moved = min(target[i], moved + rise)
-        elif count[i] <= -pace[1] and count[i] < 0:
+        elif count[i] <= -pace[1]:
             moved = max(target[i], moved - fall)
         rate[i] = max(moved, floor[i])
 
@@ -136,6 +136,6 @@ def looked(held: Held, target_ppm: Integers, floor_ppm: Integers | int, now_us: 
     step(
         held.rate_ppm.ravel(), np.ascontiguousarray(target_ppm, np.int64).ravel(),
         np.ascontiguousarray(floor).ravel(), held.beyond.ravel(), elapsed_us,
-        np.array(pace[:4], np.int64), after.rate_ppm.reshape(-1), after.beyond.reshape(-1),
+        np.array(pace, np.int64), after.rate_ppm.ravel(), after.beyond.ravel(),
     )  # fmt: skip
     return after

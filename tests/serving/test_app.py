@@ -72,7 +72,7 @@ def test_every_route_answers(call: Caller) -> None:
         "account_id", "time", "sequence", "valid_until", "pd_liquidation_1h", "pd_liquidation_8h",
         "pd_liquidation_24h", "pd_negative_equity_24h", "expected_loss_usd",
         "static_initial_margin_rate", "initial_margin_rate", "maintenance_margin_rate", "status",
-        "fallback_reason", "model_version", "reasons", "cure",
+        "fallback_reason", "model_version", "reasons", "cure", "parts",
     ]  # fmt: skip
     assert answer["time"] == at(9)
     assert answer["valid_until"] == at(10)
@@ -147,9 +147,10 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=4)
     | st.dictionaries(
         st.sampled_from(
-            ["account_id", "orders", "account", "explain", "cure", "min_sequence", "market", "quantity",
-             "price", "positions", "balances", "equity_usd", "margin_mode", "account_ids", "events", "table",
-             "time", "sequence", "asset", "amount", "kind", "fee_usd", "tiers", "isolated_collateral_usd"]
+            ["account_id", "orders", "account", "explain", "cure", "min_sequence", "entering", "market",
+             "quantity", "price", "positions", "balances", "equity_usd", "margin_mode", "account_ids",
+             "events", "table", "time", "sequence", "asset", "amount", "kind", "fee_usd", "tiers",
+             "isolated_collateral_usd"]
         )
         | st.text(max_size=4),
         inner,

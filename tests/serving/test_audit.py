@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from serving.codec import MSGPACK
 from serving.engine import Engine
 from serving.records import Answered, Begun, Noted, Read
 from serving.service import Service
+from serving.switches import Wanted, change_file
 from tests.serving.audited import ABOUT, answers, ask, fill, heads, problems, records
 from tests.serving.stories import FakeScorer
 
@@ -94,6 +96,22 @@ def test_the_version_of_the_policy_is_that_of_its_rules(
 
 
 # -- files and processes
+
+
+def test_a_change_of_the_policy_is_told_in_the_log(tmp_path: Path) -> None:
+    change = change_file(
+        tmp_path / "policy.json",
+        Wanted("SOL-PERP", "loading", 4.0),
+        "ann",
+        "a thin book",
+        datetime(2026, 11, 22, tzinfo=UTC),
+    )
+    audit = Audit.open(tmp_path / "audit")
+    audit.note(change.text)
+    audit.close()
+    notes = [one.content.text for one in records(tmp_path / "audit") if isinstance(one.content, Noted)]
+    assert notes == ["margin policy change 1 by ann: SOL-PERP loading None -> 4.0 (a thin book)"]
+    assert problems(tmp_path / "audit") == []
 
 
 def test_files_follow_one_another(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def stepped(
         np.ascontiguousarray(one, np.int64) for one in np.broadcast_arrays(in_force, target, floor, beyond)
     ]
     rate, count = np.empty_like(given[0]), np.empty_like(given[0])
-    step(*given, elapsed_us, np.array(pace[:4], np.int64), rate, count)
+    step(*given, elapsed_us, np.array(pace, np.int64), rate, count)
     return rate, count
 
 

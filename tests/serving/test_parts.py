@@ -181,6 +181,19 @@ def test_one_account_or_all_is_the_same() -> None:
     assert np.concatenate([each.parts for each in apart]).tobytes() == together.parts.tobytes()
 
 
+def test_what_is_not_raised_is_not_rounded() -> None:
+    assert one(static=0.1000004) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0])
+    assert one(static=0.1000004, in_force=0.1) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0])
+    assert one(static=0.1000004, in_force=0.1000005)[0] == 0.100001
+
+
+def test_two_accounts_have_terms_of_their_own() -> None:
+    tenth, none = np.full(2, 0.1), np.zeros(2, bool)
+    rows = np.array([terms(), terms(liquidity=1.0)])
+    found = suggest_all(tenth, tenth * NAN, np.zeros((2, RUNGS)), tenth, tenth, tenth, none, none, rows)
+    assert found.parts[:, LIQUIDITY].tolist() == [0.0, 100_000.0]
+
+
 def test_one_row_of_terms_is_everybodys() -> None:
     accounts = draw(300, 7)
     row = np.ascontiguousarray(accounts.terms[:1])

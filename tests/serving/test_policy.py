@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exchange.units import PPM
@@ -22,6 +22,7 @@ from serving.policy import (
     cost_of_liquidation,
     level,
     maintenance_margin_rate,
+    paying_rate,
 )
 from serving.policy import lowest_paying as lowest_paying_at
 from tests.serving.suggestions import suggest_all
@@ -123,6 +124,27 @@ def test_the_rate_is_the_lowest_level_that_pays_for_itself(static: float, pd: Fl
     pays = levels >= static + LOADING * np.maximum(pd - TARGET_PD, 0.0) * cost
     assert pays[-1]
     assert lowest_paying(static, cost, pd) == np.flatnonzero(pays)[0]
+
+
+@given(STATIC, st.one_of(LADDER, FALLING), st.floats(0.001, 2.0), SHARE, st.floats(0.0, 30.0))
+@example(0.1, flat(1.0), 0.1, 0.0, 30.0)  # what no level pays for
+@example(0.1, np.array([1.0] * 11 + [0.5]), 0.1, 0.0, 6.0)  # nor the last one for itself
+@example(0.1, np.array([0.02] + [0.01] * 11), 0.1, 0.01, 0.5)  # the first but one, at less than it
+def test_the_rate_that_pays_reckoned_another_way(
+    static: float, pd: Floats, cost: float, target: float, loading: float
+) -> None:
+    asked = static + loading * np.maximum(pd - target, 0.0) * cost
+    levels = np.array([level(static, cost, rung) for rung in range(RUNGS)])
+    paying = np.flatnonzero(levels >= asked)
+    if len(paying) == 0:
+        expected = min(max(levels[-1], asked[-1]), asked[-2])
+    elif paying[0] == 0:
+        expected = levels[0]
+    else:
+        expected = min(levels[paying[0]], asked[paying[0] - 1])
+    rate = paying_rate(static, cost, pd, target, loading)
+    assert rate == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert lowest_paying_at(static, cost, pd, target, loading) == (paying[0] if len(paying) else RUNGS - 1)
 
 
 @given(STATIC, st.floats(0.0, 2.0))
