@@ -7,7 +7,7 @@ neither its cash nor what it has been seen to survive below maintenance: with mo
 are the same to the bit. Nor is what an owner can bring about without a change of risk: habits, entry prices
 and times, other accounts. What wash trades, money paid in and out again or a paper profit do to the features
 of an account, they do nothing to its levels, whatever a model has learnt of them
-([decision 14](../docs/decisions/0014-levels-forget-habits.md)).
+([decision 15](../docs/decisions/0015-levels-forget-habits.md)).
 """
 
 from __future__ import annotations
