@@ -50,8 +50,9 @@ def one(
     slow_hour: float = 0.01, failed: bool = False, enters: bool = False, **of: float,
 ) -> tuple[float, list[int]]:  # fmt: skip
     """The rate of one account and its parts; moves are those of an hour."""
+    asked = terms(**{"target": 0.01} | of)
     found = suggest_all(
-        static, in_force, np.full(RUNGS, pd), cost, hour * DAY, slow_hour * DAY, failed, enters, terms(**{"target": 0.01} | of)
+        static, in_force, np.full(RUNGS, pd), cost, hour * DAY, slow_hour * DAY, failed, enters, asked
     )
     return float(found.rate[0]), [int(part) for part in found.parts[0]]
 

@@ -236,10 +236,11 @@ def test_removing_any_fields_is_never_cheaper_than_what_stands(
 
 
 def test_a_book_that_is_not_there_counts_as_a_dear_one() -> None:
-    unknown = initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), NAN, 0.1, False)
-    assert unknown == initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), UNKNOWN_CLOSING_COST, 0.1, False)
-    assert unknown > initial_margin_rate(0.05, NAN, flat(1.02 * TARGET_PD), 0.01, 0.1, False)
-    assert initial_margin_rate(0.05, 0.9, flat(1.02 * TARGET_PD), NAN, 0.1, False) == 0.9, "and not under the one in force"
+    risk = flat(1.02 * TARGET_PD)
+    unknown = initial_margin_rate(0.05, NAN, risk, NAN, 0.1, False)
+    assert unknown == initial_margin_rate(0.05, NAN, risk, UNKNOWN_CLOSING_COST, 0.1, False)
+    assert unknown > initial_margin_rate(0.05, NAN, risk, 0.01, 0.1, False)
+    assert initial_margin_rate(0.05, 0.9, risk, NAN, 0.1, False) == 0.9, "and not under the one in force"
 
 
 def test_an_unknown_schedule_asks_for_everything() -> None:
