@@ -56,7 +56,7 @@ from exchange.simulation.state import (
     STARTED,
     World,
 )  # fmt: skip
-from exchange.simulation.watch import AGENDA, BUCKETS, bucket_of, make_due
+from exchange.simulation.watch import AGENDA, BUCKETS, bucket_of, make_all_due
 from exchange.units import BPS, MINUTE_US, SECOND_US
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -195,8 +195,7 @@ class Venue:
             old[(old["time"] != rows["time"][:1]) | ~np.isin(old["account"], accounts)] for old in self._rates
         ]
         self._rates.append(rows)
-        for account in accounts.tolist():
-            make_due(self.world, account)
+        make_all_due(self.world, accounts)
 
     def total_micro(self) -> int:
         """All dollars on the venue in micro-dollars: accounts, fund, fees, desk, rounding.

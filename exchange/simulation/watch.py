@@ -179,8 +179,14 @@ def watch(world: World, account: int) -> float:
 
 
 @lean
-def make_due(world: World, account: int) -> None:
-    """Have an account looked at in the next step, whatever prices do."""
+def make_all_due(world: World, accounts: np.ndarray) -> None:
+    """Have accounts looked at in the next step, whatever prices do; int64 numbers of accounts."""
+    for account in accounts:
+        _make_due(world, account)
+
+
+@lean
+def _make_due(world: World, account: int) -> None:
     state = world.account[account]
     if state.closing != 0 or state.held == np.uint64(0):
         return
