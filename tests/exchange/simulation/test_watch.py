@@ -16,7 +16,7 @@ from exchange.simulation.watch import (
     bucket_of,
     collect_due,
     enlist,
-    make_due,
+    make_all_due,
     next_level,
     unhang,
     unlist,
@@ -170,7 +170,10 @@ def test_rings_hold_who_is_watched_and_nobody_else(stage: Stage, acts: list[tupl
             unhang(stage.world, account)
             gone.add(account)
         else:
-            (watch if act == 1 else make_due)(stage.world, account)
+            if act == 1:
+                watch(stage.world, account)
+            else:
+                make_all_due(stage.world, np.array([account]))
             gone.discard(account)
     for series in range(MARKETS + 3):
         for side in range(2):
@@ -192,7 +195,7 @@ def test_who_is_made_due_is_found_whatever_prices_do() -> None:
         watch(stage.world, 1)
         stage.mark(0, 100.0 * factor)
         assert due(stage) == []
-        make_due(stage.world, 0)
+        make_all_due(stage.world, np.array([0]))
         stage.mark(0, 100.0 * factor**2)
         assert due(stage) == [0]
 
