@@ -77,15 +77,6 @@ class Plan(NamedTuple):
     calibration: tuple[World, ...]
 
 
-class Asked(NamedTuple):
-    """What is run beside the comparison: the first so many worlds again."""
-
-    frontier: int = 0
-    """With other strengths."""
-    without: int = 0
-    """Without what the result might hang on, see `WITHOUT`."""
-
-
 def run(
     model: Path,
     prices: Sequence[Path],
@@ -95,12 +86,14 @@ def run(
     calibration: int,
     accounts: int,
     days: float,
-    beside: Asked,
+    frontier_worlds: int = 0,
+    without_worlds: int = 0,
     jobs: int | None = None,
 ) -> int:
     """Run what is missing and write the result into the folder `out`; 0 when it is whole.
 
-    `jobs` are processes, as many as there are processors to run on if None.
+    The first worlds are run again with other strengths (`frontier_worlds`), and without what the result might
+    hang on (`without_worlds`, see `WITHOUT`). `jobs` are processes, as many as there are processors if None.
     Raises InputError for policies that are none and for a folder that holds anything else.
     """
     unknown = [name for name in policies if name not in POLICIES]
@@ -132,17 +125,17 @@ def run(
     result["accounts"], result["days"] = accounts, days
     result["frontier"] = frontier(
         {
-            name: {each: bench.all(few[: beside.frontier], (name,), {name: each})[name] for each in levels}
+            name: {each: bench.all(few[:frontier_worlds], (name,), {name: each})[name] for each in levels}
             for name, levels in FRONTIER.items()
         }
-        if beside.frontier
+        if frontier_worlds
         else {}
     )
     result["without"] = {}
-    for lacking in WITHOUT if beside.without else ():
+    for lacking in WITHOUT if without_worlds else ():
         worlds = [
             world._replace(name=f"{world.name}-no-{lacking}", without=lacking)
-            for world in few[: beside.without]
+            for world in few[:without_worlds]
         ]
         compared = [name for name in names if name in (STATIC, POLICY, NULL)]
         result["without"][lacking] = paired(bench.all(worlds, compared, strengths))["paired"]

@@ -91,6 +91,7 @@ def backtest(
         calibration=calibration,
         accounts=accounts,
         days=days,
-        beside=stage.Asked(frontier, without),
+        frontier_worlds=frontier,
+        without_worlds=without,
         jobs=jobs,
     )

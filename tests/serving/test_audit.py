@@ -90,7 +90,7 @@ def test_the_version_of_the_policy_is_that_of_its_rules(
     before = policy_version()
     assert before == policy_version()
     other = tmp_path / "policy.py"
-    other.write_text(Path(writer.policy.__file__).read_text().replace("LOADING = 3.0", "LOADING = 2.0"))
+    other.write_text(Path(writer.policy.__file__).read_text().replace("LOADING = 100.0", "LOADING = 2.0"))
     monkeypatch.setattr(writer.policy, "__file__", str(other))
     assert policy_version() != before
 

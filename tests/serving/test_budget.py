@@ -35,17 +35,17 @@ def one(pd: list[float], loss: list[float]) -> Book:
 
 
 def test_by_hand() -> None:
-    """At 3 x (26% - 1%) x 5% what is asked for is 3.75%; the sixth level is 3.07%, the seventh 4.42%."""
-    assert level(0.1, 0.05, 5) < 0.1375 < level(0.1, 0.05, 6)
+    """At 3 x (26% - 1%) x 5% what is asked for is 3.75%; the seventh level is 2.98%, the eighth 4.05%."""
+    assert level(0.1, 0.05, 6) < 0.1375 < level(0.1, 0.05, 7)
     losses = [12.0 - rung for rung in range(RUNGS)]
-    assert expected_loss_micro(one([0.26] * RUNGS, losses), 0.01, 3.0) == 7_000_000
+    assert expected_loss_micro(one([0.26] * RUNGS, losses), 0.01, 3.0) == 6_000_000
     assert expected_loss_micro(one([NAN] * RUNGS, losses), 0.01, 3.0) == 12_000_000, "as by the schedule"
     assert expected_loss_micro(one([0.0] * RUNGS, losses), 0.01, 3.0) == 12_000_000
     rising = losses[:7] + [9.5] * 5
     assert expected_loss_micro(one([0.26] * RUNGS, rising), 0.01, 3.0) == 9_500_000, "no less than above it"
     assert expected_loss_micro(one([0.26] * RUNGS, [1e-7] * RUNGS), 0.01, 3.0) == 1, "rounded up"
     # the risk of the level below is paid for at less than the level: what is posted lies between the two
-    falls = [0.26] * 6 + [0.0] * 6
+    falls = [0.2] * 6 + [0.0] * 6
     assert expected_loss_micro(one(falls, losses), 0.01, 3.0) == 7_000_000
     falls = [0.9] * 6 + [0.0] * 6
     assert expected_loss_micro(one(falls, losses), 0.01, 3.0) == 6_000_000

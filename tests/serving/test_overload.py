@@ -13,6 +13,7 @@ import httpx
 from features.venue import Vectors
 from serving.app import App
 from serving.front import Front
+from serving.ladder import Levels
 from serving.limits import Limits
 from serving.overload import Overload
 from serving.scorer import Scores
@@ -126,11 +127,11 @@ def test_a_refusal_says_when_to_come_again_and_changes_nothing() -> None:
 class SlowScorer(tell.FakeScorer):
     """Computes for a while, as a large model does."""
 
-    def score(self, vectors: Vectors) -> Scores:
+    def score(self, vectors: Vectors, levels: Levels | None = None) -> Scores:
         total = 0
         for number in range(60_000):
             total += number
-        return super().score(vectors)
+        return super().score(vectors, levels)
 
 
 def test_a_flood_is_answered_rightly_or_refused() -> None:

@@ -183,8 +183,8 @@ def test_one_account_or_all_is_the_same() -> None:
 
 
 def test_what_is_not_raised_is_not_rounded() -> None:
-    assert one(static=0.1000004) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0])
-    assert one(static=0.1000004, in_force=0.1) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0])
+    assert one(static=0.1000004) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0, 0])
+    assert one(static=0.1000004, in_force=0.1) == (0.1000004, [100_001, 0, 0, 0, 0, 0, 0, 0])
     assert one(static=0.1000004, in_force=0.1000005)[0] == 0.100001
 
 

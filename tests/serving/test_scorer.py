@@ -382,7 +382,7 @@ def test_larger_positions_never_ask_for_less(live: Engine) -> None:
             assert number(larger.pd_liquidation_24h) >= number(now.pd_liquidation_24h) - 1e-12
             assert number(larger.initial_margin_rate) >= number(now.initial_margin_rate)
             rose += number(larger.initial_margin_rate) > number(now.initial_margin_rate)
-    assert rose > 20
+    assert rose > 0
 
 
 def number(value: float | None) -> float:
