@@ -275,7 +275,6 @@ def test_more_of_the_same_positions_hardly_ever_asks_for_less(
     rates = scores.initial_rate.reshape(accounts, len(sizes))
     # but for a few in a hundred, by a part of a level: they stand elsewhere for what has a dearer schedule
     falls = -np.diff(rates, axis=1)
-    print((falls > 0.0).mean(), falls.max())
     assert (falls > 0.0).mean() < 0.02
     assert (falls <= 0.2 * rates[:, :-1]).all()
     assert (scores.initial_rate > scores.static_initial_rate).mean() > 0.5
