@@ -32,7 +32,7 @@ def backtest(
             parser=within("--calibration", int, 0, 1_000),
             help="Further worlds in which policies are brought to one average margin; 0: as they are.",
         ),
-    ] = 24,
+    ] = 12,
     frontier: Annotated[
         int,
         typer.Option(
@@ -40,7 +40,7 @@ def backtest(
             parser=within("--frontier", int, 0, 10_000),
             help="Worlds in which static and account-risk are run at other strengths; 0: none.",
         ),
-    ] = 24,
+    ] = 12,
     without: Annotated[
         int,
         typer.Option(
@@ -48,7 +48,7 @@ def backtest(
             parser=within("--without", int, 0, 10_000),
             help="Worlds that are run without price impact, and without trader reaction, too; 0: none.",
         ),
-    ] = 24,
+    ] = 12,
     accounts: Annotated[
         int, typer.Option(metavar="N", parser=within("--accounts", int, 50, 100_000), help="Traders a world.")
     ] = 3_000,
