@@ -35,6 +35,7 @@ from pipelines.stress_prices import Past
 from pipelines.stress_runs import Desk
 from pipelines.stress_scenarios import Chance, World, named, world_of
 from pipelines.stress_workers import available, crew_of
+from serving.parts import PARTS
 from serving.scorer import Scores
 
 MARKETS = 10
@@ -107,7 +108,7 @@ def made_scores(standing: Standing) -> Scores:
     rate = np.full(count, 0.08)
     return Scores(
         standing.account, np.full((count, 4), 0.01), np.zeros(count), rate, 1.5 * rate, rate,
-        np.full(count, math.nan), [None] * count,
+        np.full(count, math.nan), np.zeros((count, PARTS)), [None] * count,
     )  # fmt: skip
 
 
