@@ -40,7 +40,7 @@ def backtest(
             parser=within("--frontier", int, 0, 10_000),
             help="Worlds in which static and account-risk are run at other strengths; 0: none.",
         ),
-    ] = 12,
+    ] = 30,
     without: Annotated[
         int,
         typer.Option(
